@@ -1,0 +1,42 @@
+# Every target does its own set-up and works from a fresh clone. `make help` lists them.
+
+CARGO ?= cargo
+# `host-tuple` in .cargo/config.toml puts binaries below a folder named after the target.
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET_DIR)/$(TARGET)/debug
+
+.PHONY: help
+help: ## Lists the targets.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+
+.PHONY: setup
+setup:
+	@scripts/setup.sh build
+
+.PHONY: build
+build: setup ## Builds all programs.
+	$(CARGO) build --locked --workspace --bins
+
+.PHONY: demo
+demo: build ## Runs a whole mesh with a sample shop on this machine; Ctrl-C ends it.
+	$(BIN)/weft demo $(ARGS)
+
+.PHONY: test
+test: ## Runs all checks and tests but the long ones (see `make verify`).
+	@scripts/setup.sh build test
+	$(MAKE) lint
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+.PHONY: lint
+lint: ## Formatting, clippy, documentation and licences.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	scripts/deny.sh
+
+.PHONY: fuzz
+fuzz: ## Fuzzes the HTTP/1.1 codec for SECONDS (default 60).
+	@scripts/setup.sh build fuzz
+	scripts/fuzz.sh $(or $(SECONDS),60)

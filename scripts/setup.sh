@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs the system packages that the named purposes need (build, test, fuzz): as root by itself, otherwise it names
+# them in one line and stops.
+set -euo pipefail
+
+declare -A packages=(
+  # command → package
+  [gcc]=gcc [g++]=g++ [make]=make [cmake]=cmake [git]=git
+)
+for purpose in "$@"; do
+  case "$purpose" in
+    build) ;;
+    test) packages[nginx]=nginx-light ;;
+    fuzz) ;;
+    *) echo "setup: unknown purpose '$purpose' (build, test, fuzz)" >&2; exit 2 ;;
+  esac
+done
+
+missing=()
+for command in "${!packages[@]}"; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${packages[$command]}")
+done
+
+if ! command -v cargo >/dev/null; then
+  echo "setup: Rust is missing: install it with rustup (stable, 1.95 or newer), then run this again" >&2
+  exit 1
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "setup: missing system packages, install them first: sudo apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+echo "setup: installing ${missing[*]}" >&2
+apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 \
+  || { apt-get update >/dev/null && apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null; }
