@@ -1,0 +1,120 @@
+//! Byte classes of RFC 9110 §5.6 and RFC 9112, as lookup tables.
+
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+const TARGET: u8 = 4;
+const AUTHORITY: u8 = 8;
+
+static CLASS: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut byte = 0usize;
+    while byte < 256 {
+        let b = byte as u8;
+        let mut class = 0;
+        // RFC 9110 §5.6.2: tchar.
+        if b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            )
+        {
+            class |= TOKEN;
+        }
+        // RFC 9110 §5.5: field-vchar (VCHAR and obs-text), SP and HTAB.
+        if b == b'\t' || (b >= b' ' && b != 0x7f) {
+            class |= VALUE;
+        }
+        // Wider than RFC 3986 on purpose: applications send raw UTF-8, `<`, `|` and the like, and
+        // paths travel byte for byte. Only what could end the target or the line is excluded.
+        if b > b' ' && b != 0x7f {
+            class |= TARGET;
+        }
+        // RFC 3986 §3.2 without user information, which RFC 9110 §4.2.4 says to treat as an error.
+        if b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'['
+                    | b']'
+            )
+        {
+            class |= AUTHORITY;
+        }
+        table[byte] = class;
+        byte += 1;
+    }
+    table
+}
+
+fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().all(|b| CLASS[usize::from(*b)] & class != 0)
+}
+
+/// Whether `bytes` is a token (RFC 9110 §5.6.2): a method or a field name. Never empty.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, TOKEN)
+}
+
+/// Whether `bytes` may stand in a field value: no control character but HTAB.
+pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
+    all(bytes, VALUE)
+}
+
+/// Whether `bytes` may stand in a request target: no whitespace, no control character. Never empty.
+pub(crate) fn is_target(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, TARGET)
+}
+
+/// Whether `bytes` may stand in an authority (host and optional port), of which it may be empty.
+pub(crate) fn is_authority(bytes: &[u8]) -> bool {
+    all(bytes, AUTHORITY)
+}
+
+/// `bytes` without the optional whitespace (SP and HTAB) around it.
+pub(crate) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The members of a comma-separated list (RFC 9110 §5.6.1), trimmed, empty ones left out.
+pub(crate) fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|b| *b == b',')
+        .map(trim_ows)
+        .filter(|member| !member.is_empty())
+}
