@@ -1,1 +1,4 @@
 //! proxy
+
+pub mod http;
+pub mod http1;
