@@ -1,1 +1,19 @@
-//! control-plane
+//! Weft's control plane: what the user wrote becomes what the proxies do.
+//!
+//! Configuration flows one way through these modules, in this order:
+//!
+//! | module | job |
+//! |---|---|
+//! | `sources` | a folder of YAML → the objects of `weft-api`, all or nothing |
+//! | `model` | domain types; no Kubernetes type past here |
+//! | `render` | (model, [`ResourceKey`], [`View`]) → one Envoy message; a pure function |
+//! | [`xds`] | subscriptions and streams: who gets which resource, and when |
+//! | [`identity`] | certificate authority, CSR policy, join tokens, who a caller is |
+//!
+//! Invariant: nothing a proxy sends selects what it may see; only its credentials do.
+
+pub mod identity;
+mod resource;
+pub mod xds;
+
+pub use resource::{ClientKind, ResourceKey, ResourceType, View};

@@ -1,0 +1,140 @@
+//! What can be asked for: a resource's type, its name, and for whom it is rendered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use weft_xds::type_url;
+
+/// The xDS resource types served. Their order is the order of a push: make before break
+/// (xDS protocol, "Eventual consistency considerations"), so that no listener or route names a cluster that the client
+/// does not have yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceType {
+    /// SDS: trust bundles only; workloads' keys never exist here.
+    Secret,
+    /// CDS.
+    Cluster,
+    /// EDS.
+    Endpoint,
+    /// LDS.
+    Listener,
+    /// RDS.
+    Route,
+}
+
+impl ResourceType {
+    /// All types, in the order of a push.
+    pub const ALL: [Self; 5] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::Route,
+    ];
+
+    /// The type with this URL; `None` if it is not served.
+    #[must_use]
+    pub fn from_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.url() == url)
+    }
+
+    /// The type's URL.
+    #[must_use]
+    pub fn url(self) -> &'static str {
+        match self {
+            Self::Secret => type_url::SECRET,
+            Self::Cluster => type_url::CLUSTER,
+            Self::Endpoint => type_url::ENDPOINT,
+            Self::Listener => type_url::LISTENER,
+            Self::Route => type_url::ROUTE,
+        }
+    }
+
+    /// The short name that operators know: `LDS`, `RDS`, …
+    #[must_use]
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Secret => "SDS",
+            Self::Cluster => "CDS",
+            Self::Endpoint => "EDS",
+            Self::Listener => "LDS",
+            Self::Route => "RDS",
+        }
+    }
+
+    /// Whether state-of-the-world responses must always hold every subscribed resource of this type, so that leaving
+    /// one out deletes it (xDS protocol: only LDS and CDS).
+    #[must_use]
+    pub fn is_full_state(self) -> bool {
+        matches!(self, Self::Listener | Self::Cluster)
+    }
+
+    /// Whether resources of this type may differ between client namespaces. Where not, one encoding serves all.
+    #[must_use]
+    pub fn reads_namespace(self) -> bool {
+        matches!(self, Self::Listener | Self::Route | Self::Cluster)
+    }
+}
+
+impl fmt::Display for ResourceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.short())
+    }
+}
+
+/// One resource: its type and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceKey {
+    /// The type.
+    pub kind: ResourceType,
+    /// The name, as `weft_xds::names` builds it.
+    pub name: Arc<str>,
+}
+
+impl ResourceKey {
+    /// The resource of this type and name.
+    pub fn new(kind: ResourceType, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            kind,
+            name: name.into(),
+        }
+    }
+}
+
+/// What kind of client asks. Each reads the same model in its own dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClientKind {
+    /// A Weft sidecar.
+    Weft,
+}
+
+/// For whom a resource is rendered: only what the rendering reads, so that one encoding serves as many clients as possible.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct View {
+    /// The client's kind.
+    pub client: ClientKind,
+    /// The client's namespace; `None` where the type does not read it ([`ResourceType::reads_namespace`]).
+    pub namespace: Option<Arc<str>>,
+}
+
+impl View {
+    /// The view of a Weft sidecar in a namespace.
+    pub fn weft(namespace: impl Into<Arc<str>>) -> Self {
+        Self {
+            client: ClientKind::Weft,
+            namespace: Some(namespace.into()),
+        }
+    }
+
+    /// The part of this view that resources of a type read.
+    #[must_use]
+    pub fn narrowed_to(&self, kind: ResourceType) -> Self {
+        Self {
+            client: self.client,
+            namespace: self
+                .namespace
+                .clone()
+                .filter(|_| kind.reads_namespace()),
+        }
+    }
+}
