@@ -1,1 +1,3 @@
-//! cni
+//! Traffic redirection into the sidecar. The CNI plugin and the init container share [`redirect`].
+
+pub mod redirect;

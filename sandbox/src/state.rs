@@ -1,0 +1,202 @@
+//! The runtime directory: who owns which subnet, and cleaning up after an owner that was killed.
+//!
+//! ```text
+//! /run/weft/            or $XDG_RUNTIME_DIR/weft, /tmp/weft-<uid>; $WEFT_RUNTIME_DIR overrides
+//!   weft-7.lock         locked (flock) as long as the owner lives; holds the token its processes carry in their environment
+//!   weft-7/             hosts files, /run directories, logs
+//! ```
+//! The kernel frees a killed owner's lock and namespaces; what can be left is the directory and processes that have left their parent.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Error;
+
+/// The environment variable that marks every process of a sandbox; its value is the sandbox's token.
+pub(crate) const MARK: &str = "WEFT_SANDBOX";
+
+/// Subnets 198.18.N.0/24 and fd00:198:18:N::/64. N = 1 is left out, because fd00:198:18:1::/64 holds services' virtual addresses.
+const SLOTS: std::ops::RangeInclusive<u8> = 2..=254;
+
+/// A subnet of this machine, owned until dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) number: u8,
+    /// Unique to this sandbox, also among those that had the number before.
+    pub(crate) token: String,
+    pub(crate) directory: PathBuf,
+    lock_path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Slot {
+    /// Takes the first free subnet, after cleaning up what dead owners left.
+    pub(crate) fn take(runtime: &Path) -> Result<Self, Error> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(runtime)
+            .map_err(Error::io(format!(
+                "create the runtime directory {}",
+                runtime.display()
+            )))?;
+        sweep(runtime);
+        for number in SLOTS {
+            let Some((lock_path, mut lock)) = lock(runtime, number)? else {
+                continue;
+            };
+            let fail =
+                |action: &str, path: &Path| Error::io(format!("{action} {}", path.display()));
+            let directory = runtime.join(name(number));
+            fs::create_dir_all(&directory).map_err(fail("create", &directory))?;
+            let token = fs::read_to_string("/proc/sys/kernel/random/uuid")
+                .map_err(fail("read a random token for", &directory))?;
+            let token = format!("{}:{}", name(number), token.trim());
+            lock.set_len(0)
+                .and_then(|()| writeln!(lock, "{token}"))
+                .map_err(fail("write", &lock_path))?;
+            return Ok(Self {
+                number,
+                token,
+                directory,
+                lock_path,
+                _lock: lock,
+            });
+        }
+        Err(Error::NoFreeSubnet {
+            directory: runtime.to_owned(),
+        })
+    }
+
+    /// The sandbox's name, which is also that of its interface on the host.
+    pub(crate) fn name(&self) -> String {
+        name(self.number)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Best effort, as there is nobody to tell; the next start sweeps what could not be removed.
+        let _ = fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_file(&self.lock_path);
+        if let Some(runtime) = self.lock_path.parent() {
+            // Fails unless empty, as it should.
+            let _ = fs::remove_dir(runtime);
+        }
+    }
+}
+
+/// Where sandboxes of this user keep their state.
+pub(crate) fn runtime_directory() -> PathBuf {
+    if let Some(path) = std::env::var_os("WEFT_RUNTIME_DIR") {
+        return path.into();
+    }
+    let uid = crate::enter::user_outside();
+    if uid == 0 {
+        return "/run/weft".into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+        Some(path) if path.metadata().is_ok_and(|metadata| metadata.is_dir()) => path.join("weft"),
+        _ => std::env::temp_dir().join(format!("weft-{uid}")),
+    }
+}
+
+/// Removes what sandboxes with dead owners left below `runtime`: processes that had left their parent, and directories. Best effort: a
+/// sandbox of another user cannot be cleaned up, and does no harm.
+pub(crate) fn sweep(runtime: &Path) {
+    for number in SLOTS {
+        if !runtime.join(lock_name(number)).exists() {
+            continue;
+        }
+        let Ok(Some((lock_path, mut lock))) = lock(runtime, number) else {
+            continue;
+        };
+        let mut token = String::new();
+        if lock.read_to_string(&mut token).is_ok() && !token.trim().is_empty() {
+            kill_marked(token.trim());
+        }
+        tracing::info!(
+            sandbox = name(number),
+            "removed what a killed sandbox had left"
+        );
+        let _ = fs::remove_dir_all(runtime.join(name(number)));
+        let _ = fs::remove_file(lock_path);
+    }
+}
+
+/// Kills every process whose environment carries `token`, and the process that calls this if it does.
+fn kill_marked(token: &str) {
+    let mark = format!("{MARK}={token}");
+    for pid in processes() {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if environment
+            .split(|&byte| byte == 0)
+            .any(|variable| variable == mark.as_bytes())
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Kills every process inside the network namespace with this inode, which must be held open meanwhile.
+pub(crate) fn kill_inside(net_inode: u64) {
+    let own = std::process::id();
+    for pid in processes().filter(|&pid| pid.cast_unsigned() != own) {
+        if fs::metadata(format!("/proc/{pid}/ns/net"))
+            .is_ok_and(|namespace| namespace.ino() == net_inode)
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn name(number: u8) -> String {
+    format!("weft-{number}")
+}
+
+fn lock_name(number: u8) -> String {
+    format!("weft-{number}.lock")
+}
+
+/// Locks a subnet; none if its owner is alive.
+fn lock(runtime: &Path, number: u8) -> Result<Option<(PathBuf, Flock<File>)>, Error> {
+    let path = runtime.join(lock_name(number));
+    loop {
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
+        let file = match open {
+            // Another user's lock in a shared directory.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && path.exists() => {
+                return Ok(None);
+            }
+            open => open.map_err(Error::io(format!("open {}", path.display())))?,
+        };
+        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            return Ok(None);
+        };
+        // The owner before may have removed the file between our open and our lock; then the name is free for a file nobody locked.
+        let same = |opened: std::io::Result<fs::Metadata>| match (opened, fs::metadata(&path)) {
+            (Ok(opened), Ok(named)) => opened.ino() == named.ino() && opened.dev() == named.dev(),
+            _ => false,
+        };
+        if same(lock.metadata()) {
+            return Ok(Some((path, lock)));
+        }
+    }
+}
