@@ -23,6 +23,7 @@
 //! | [`capture`] | frames on the bridge or inside a pod |
 //! | `state` | the runtime directory: locks, and cleaning up after a killed owner |
 //! | `netns`, `link`, `files` | namespaces, netlink, private mounts |
+//! | [`testing`] | a test harness whose tests each run in a fresh process |
 //!
 //! # Example
 //! ```no_run
@@ -55,6 +56,7 @@ pub mod pod;
 pub mod process;
 pub mod sandbox;
 mod state;
+pub mod testing;
 
 pub use capture::{Capture, Captured};
 pub use enter::{Mode, enter, is_rootless};
