@@ -77,7 +77,9 @@ impl Fields {
 
     /// The first value under `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.get_all(name).next()
+        self.iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
     }
 
     /// All values under `name`, in order.
@@ -223,11 +225,6 @@ impl Fields {
             }
         };
         self.spans.push(span);
-    }
-
-    /// The bytes of an adopted block, for the codec to parse in place.
-    pub(crate) fn adopted(&self) -> &[u8] {
-        &self.lines
     }
 
     fn write_line(&mut self, name: &[u8], value: &[u8]) -> Span {

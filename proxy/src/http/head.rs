@@ -245,6 +245,12 @@ impl RequestHead {
         self.form = Form::Origin;
     }
 
+    /// Replaces the Host field of an absolute-form request by the target's authority.
+    pub(crate) fn align_host_with_target(&mut self) {
+        let authority = self.target_authority();
+        self.fields.insert(b"Host", &self.target[authority]);
+    }
+
     fn target_authority(&self) -> Range<usize> {
         match self.form {
             Form::Absolute { scheme, authority } => scheme + SCHEME_END.len()..authority,

@@ -118,3 +118,85 @@ pub(crate) fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .map(trim_ows)
         .filter(|member| !member.is_empty())
 }
+
+/// How many bytes at the start of `bytes` are of a token.
+pub(crate) fn token_len(bytes: &[u8]) -> usize {
+    leading(bytes, TOKEN)
+}
+
+/// How many bytes at the start of `bytes` may stand in a field value.
+pub(crate) fn field_value_len(bytes: &[u8]) -> usize {
+    leading(bytes, VALUE)
+}
+
+fn leading(bytes: &[u8], class: u8) -> usize {
+    bytes
+        .iter()
+        .position(|b| CLASS[usize::from(*b)] & class == 0)
+        .unwrap_or(bytes.len())
+}
+
+/// Whether `bytes` is `host [":" port]` (RFC 9110 §7.2), the host possibly empty, without user
+/// information, the port at most 65535.
+pub(crate) fn is_host_and_port(bytes: &[u8]) -> bool {
+    split_host_and_port(bytes).is_some()
+}
+
+/// Host (brackets kept) and port digits of an authority, `None` where it is malformed.
+pub(crate) fn split_host_and_port(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    if !is_authority(bytes) {
+        return None;
+    }
+    let host_len = if bytes.first() == Some(&b'[') {
+        let end = memchr::memchr(b']', bytes)?;
+        let address = std::str::from_utf8(&bytes[1..end]).ok()?;
+        address.parse::<std::net::Ipv6Addr>().ok()?;
+        end + 1
+    } else {
+        memchr::memchr(b':', bytes).unwrap_or(bytes.len())
+    };
+    let (host, rest) = bytes.split_at(host_len);
+    if host.first() != Some(&b'[') && host.iter().any(|b| matches!(b, b'[' | b']')) {
+        return None;
+    }
+    match rest {
+        [] => Some((host, None)),
+        [b':', port @ ..] if is_port(port) => Some((host, Some(port))),
+        _ => None,
+    }
+}
+
+/// An empty port means the scheme's default (RFC 3986 §3.2.3).
+fn is_port(digits: &[u8]) -> bool {
+    digits.iter().all(u8::is_ascii_digit)
+        && (digits.is_empty()
+            || std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_a_host_and_a_port() {
+        for good in [
+            "",
+            "a",
+            "a:80",
+            "a.b-c_d:",
+            "10.0.0.1:65535",
+            "[::1]",
+            "[fd00::a]:8080",
+            "%41",
+            "a,b",
+        ] {
+            assert!(is_host_and_port(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "u@a", "a:b", "a:65536", "a:80:80", "a/b", "a b", "::1", "[::1", "[a]", "[::1]x", "a]",
+            "a?b", "a#b", "a\"", "é", "a:+1", "a\\b",
+        ] {
+            assert!(!is_host_and_port(bad.as_bytes()), "{bad}");
+        }
+    }
+}
