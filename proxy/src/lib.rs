@@ -1,4 +1,7 @@
 //! proxy
 
+pub mod admin;
+pub mod ads;
 pub mod http;
 pub mod http1;
+pub mod observe;
