@@ -103,9 +103,11 @@ fn relay(mut input: &[u8], framing: Framing, out: &mut Vec<u8>) {
     let mut decoder = BodyDecoder::new(framing, LIMITS);
     let mut encoder = BodyEncoder::new(framing);
     loop {
-        match decoder.decode(input).unwrap() {
+        match decoder.decode(input).expect("a well-formed body") {
             BodyStep::Data { skip, len } => {
-                encoder.data(&input[skip..skip + len], out).unwrap();
+                encoder
+                    .data(&input[skip..skip + len], out)
+                    .expect("as long as announced");
                 input = &input[skip + len..];
             }
             BodyStep::Skip { len } => input = &input[len..],
@@ -113,5 +115,5 @@ fn relay(mut input: &[u8], framing: Framing, out: &mut Vec<u8>) {
             BodyStep::End => break,
         }
     }
-    encoder.end(out).unwrap();
+    encoder.end(out).expect("as long as announced");
 }

@@ -14,6 +14,7 @@
 mod fields;
 mod head;
 pub(crate) mod syntax;
+mod view;
 
 pub use fields::Fields;
 pub use head::{Framing, RequestHead, ResponseHead, Version};

@@ -128,8 +128,13 @@ impl BodyDecoder {
             match self.state {
                 State::Done if at == 0 => return Ok(BodyStep::End),
                 State::Done => return Ok(BodyStep::Skip { len: at }),
-                State::Trailers(_) if at > 0 => return Ok(BodyStep::Skip { len: at }),
-                State::Trailers(end) => return self.decode_trailers(input, end),
+                State::Trailers(end) => {
+                    return Ok(match self.decode_trailers(&input[at..], end)? {
+                        BodyStep::Skip { len } => BodyStep::Skip { len: at + len },
+                        _ if at > 0 => BodyStep::Skip { len: at },
+                        step => step,
+                    });
+                }
                 _ => {}
             }
             let Some(&byte) = input.get(at) else {
