@@ -6,6 +6,7 @@
 //! | [`names`] | every resource name, ALPN name and metadata key; [`names::SpiffeId`] and [`names::PodName`] |
 //! | [`identity`] | the certificate signing service |
 //! | [`any`] | type URLs; messages in and out of `google.protobuf.Any` |
+//! | [`canonical`] | one encoding for equal messages, so that a version can be a hash |
 //! | [`metadata`] | reading and writing `google.protobuf.Struct` |
 //! | [`field`] | errors that name a field by its path |
 //! | [`yaml`] | Envoy's file format to messages, and messages to JSON |
@@ -13,6 +14,7 @@
 //! Invariant: a descriptor pool (megabytes) lives only while [`yaml`] converts something.
 
 pub mod any;
+pub mod canonical;
 pub mod field;
 pub mod metadata;
 pub mod names;
