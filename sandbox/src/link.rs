@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, State,
+};
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
@@ -25,15 +28,59 @@ pub(crate) fn with_netlink<T>(
     })?
 }
 
+/// How long the kernel may take to act on a change; it takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One end of a pair of connected interfaces, to be made.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct End {
+    pub(crate) name: String,
+    /// Its number in its namespace, or the kernel's choice. One end's should be chosen: if both happen to have the same, the kernel takes
+    /// up to a second to act on their being connected (linkwatch_urgent_event in net/core/link_watch.c), and frames are lost meanwhile.
+    pub(crate) index: Option<u32>,
+    /// Its Ethernet address, or the kernel's choice.
+    pub(crate) mac: Option<[u8; 6]>,
+}
+
+impl End {
+    fn message<T>(self, mut message: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+        if let Some(index) = self.index {
+            message = message.index(index);
+        }
+        if let Some(mac) = self.mac {
+            message = message.address(mac.to_vec());
+        }
+        message.name(self.name)
+    }
+}
+
 /// The interfaces of one network namespace.
 pub(crate) struct Links(Handle);
 
 impl Links {
     /// The index of the interface `name`; none if there is none of that name.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<u32>, Error> {
+        Ok(self.get(name).await?.map(|link| link.header.index))
+    }
+
+    async fn state(&self, name: &str) -> Result<Option<State>, Error> {
+        let state = |attribute| {
+            if let LinkAttribute::OperState(state) = attribute {
+                Some(state)
+            } else {
+                None
+            }
+        };
+        Ok(self
+            .get(name)
+            .await?
+            .and_then(|link| link.attributes.into_iter().find_map(state)))
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
         let mut answer = self.0.link().get().match_name(name.to_owned()).execute();
         match answer.try_next().await {
-            Ok(message) => Ok(message.map(|message| message.header.index)),
+            Ok(link) => Ok(link),
             Err(rtnetlink::Error::NetlinkError(error))
                 if error.raw_code() == -nix::libc::ENODEV =>
             {
@@ -66,28 +113,44 @@ impl Links {
             .map_err(Error::netlink(format!("add bridge {name}")))
     }
 
-    /// Makes a pair of connected interfaces: `name` here, `peer` in the namespace `there`.
+    /// Makes a pair of connected interfaces: `near` here, `far` in the namespace `there`.
     pub(crate) async fn add_veth(
         &self,
-        name: &str,
-        mac: Option<[u8; 6]>,
-        peer: &str,
+        near: End,
+        far: End,
         there: BorrowedFd<'_>,
     ) -> Result<(), Error> {
-        let far = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(peer)
-            .setns_by_fd(there.as_raw_fd())
-            .build();
-        let mut near = LinkVeth::new(name, peer).set_info_data(InfoData::Veth(InfoVeth::Peer(far)));
-        if let Some(mac) = mac {
-            near = near.address(mac.to_vec());
-        }
+        let action = format!("add interface {}", near.name);
+        let peer = far
+            .message::<LinkUnspec>(LinkMessageBuilder::default())
+            .setns_by_fd(there.as_raw_fd());
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth);
+        let pair = near
+            .message(pair)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
         self.0
             .link()
-            .add(near.build())
+            .add(pair.build())
             .execute()
             .await
-            .map_err(Error::netlink(format!("add interface {name}")))
+            .map_err(Error::netlink(action))
+    }
+
+    /// Waits until the interface carries frames: it is up, its peer is, and the kernel has told its bridge or queue.
+    ///
+    /// Frames sent before are lost without a trace, and repeated by the sender a second later.
+    pub(crate) async fn wait_until_running(&self, name: &str) -> Result<(), Error> {
+        let running = async {
+            while self.state(name).await? != Some(State::Up) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        };
+        let late =
+            |_| Error::io(format!("connect interface {name}"))(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(PATIENCE, running)
+            .await
+            .map_err(late)?
     }
 
     /// Sets the interface up, as a port of the bridge `controller` if one is given.
@@ -125,6 +188,36 @@ impl Links {
             .execute()
             .await
             .map_err(Error::netlink(format!("add address {address} to {name}")))
+    }
+
+    /// Waits until the interface answers neighbours that look for its IPv6 `address`: the kernel joins the multicast group of such
+    /// questions (RFC 4291 2.7.1) some time after the interface is up. A question asked before is repeated a second later.
+    pub(crate) async fn wait_until_found(
+        &self,
+        name: &str,
+        address: Ipv6Addr,
+    ) -> Result<(), Error> {
+        let [.., high, low] = address.segments();
+        let group = format!("ff0200000000000000000001ff{:02x}{low:04x}", high & 0xff);
+        let joined = async || -> std::io::Result<()> {
+            loop {
+                let groups = std::fs::read_to_string("/proc/thread-self/net/igmp6")?;
+                let mut lines = groups.lines().map(|line| line.split_whitespace());
+                if lines
+                    .any(|mut fields| fields.nth(1) == Some(name) && fields.next() == Some(&group))
+                {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let late = |_| Err(std::io::ErrorKind::TimedOut.into());
+        let waited = tokio::time::timeout(PATIENCE, joined())
+            .await
+            .unwrap_or_else(late);
+        waited.map_err(Error::io(format!(
+            "make interface {name} answer for {address}"
+        )))
     }
 
     /// Routes everything unknown to the gateways.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use weft_cni::redirect::{self, Installed, Redirect};
 
 use crate::files::PodFiles;
+use crate::link::End;
 use crate::netns::{Namespaces, block_on, on_fresh_thread};
 use crate::process::Launch;
 use crate::sandbox::{Fabric, HostEntry};
@@ -61,7 +62,7 @@ struct Inner {
     namespaces: Arc<Namespaces>,
     files: PodFiles,
     /// The bridge's end of its interface.
-    port: String,
+    port: End,
     fabric: Arc<Fabric>,
     processes: Mutex<Vec<Process>>,
 }
@@ -71,7 +72,7 @@ impl Pod {
     pub(crate) async fn create(
         name: String,
         addresses: Addresses,
-        port: String,
+        port: End,
         fabric: Arc<Fabric>,
         services: &[HostEntry],
     ) -> Result<Self, Error> {
@@ -96,11 +97,21 @@ impl Pod {
             fabric,
             processes: Mutex::default(),
         }));
-        let port = pod.0.port.clone();
+        let port = pod.0.port.name.clone();
         pod.0
             .fabric
-            .on_bridge(async move |links| links.set_up(&port, Some("bridge")).await)
+            .on_bridge(async move |links| {
+                links.set_up(&port, Some("bridge")).await?;
+                links.wait_until_running(&port).await
+            })
             .await?;
+        pod.run(move || {
+            link::with_netlink(async |links| {
+                links.wait_until_running("eth0").await?;
+                links.wait_until_found("eth0", addresses.v6).await
+            })
+        })
+        .await??;
         Ok(pod)
     }
 
@@ -259,7 +270,7 @@ impl Pod {
     /// Ends the pod's processes at once and disconnects it. Doing it again changes nothing.
     pub(crate) async fn disconnect(&self) -> Result<(), Error> {
         self.kill_all();
-        let port = self.0.port.clone();
+        let port = self.0.port.name.clone();
         // The pod's own end goes with the bridge's; its namespace may live on for connections in their last state.
         self.0
             .fabric
@@ -301,7 +312,7 @@ impl Pod {
 fn set_up(
     fabric: &Fabric,
     files: &PodFiles,
-    port: &str,
+    port: &End,
     name: &str,
     addresses: Addresses,
 ) -> Result<Namespaces, Error> {
@@ -320,13 +331,13 @@ fn set_up(
         links.set_up("lo", None).await?;
         // Made from the address, so that a successor with the same address is reached without waiting for neighbours to forget the old.
         let [_, b, c, d] = addresses.v4.octets();
+        let eth0 = End {
+            name: "eth0".into(),
+            index: None,
+            mac: Some([0x02, 0x57, 0x46, b, c, d]),
+        };
         links
-            .add_veth(
-                "eth0",
-                Some([0x02, 0x57, 0x46, b, c, d]),
-                port,
-                fabric.bridge.net.as_fd(),
-            )
+            .add_veth(eth0, port.clone(), fabric.bridge.net.as_fd())
             .await?;
         links.add_address("eth0", addresses.v4.into(), 24).await?;
         links.add_address("eth0", addresses.v6.into(), 64).await?;

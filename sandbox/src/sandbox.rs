@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::link::{self, Links};
+use crate::link::{self, End, Links};
 use crate::netns::{self, Namespaces, on_fresh_thread, on_fresh_thread_blocking};
 use crate::pod::{Addresses, Pod, PodSpec};
 use crate::process::Spawner;
@@ -60,12 +60,16 @@ pub(crate) struct Fabric {
     pub(crate) spawner: Spawner,
     pub(crate) log_directory: PathBuf,
     pub(crate) token: String,
+    /// The index of the next pod's interface on the bridge.
     ports: AtomicU32,
 }
 
 /// The last byte of the bridge's addresses and of the host's; pods have those between.
 const GATEWAY: u8 = 1;
 const HOST: u8 = 254;
+
+/// The first index on the bridge for a pod's interface: none a pod has inside.
+const FIRST_PORT: u32 = 1000;
 
 impl Sandbox {
     /// Makes a sandbox with a subnet of its own, after removing what killed ones have left. [`crate::enter`] comes first.
@@ -91,7 +95,7 @@ impl Sandbox {
             spawner,
             log_directory,
             token,
-            ports: AtomicU32::new(0),
+            ports: AtomicU32::new(FIRST_PORT),
         });
         let sandbox = Self {
             fabric,
@@ -103,14 +107,25 @@ impl Sandbox {
         let (name, host) = (sandbox.name(), sandbox.host_addresses());
         on_fresh_thread(move || {
             // Only for this interface: what the host's other interfaces do is not ours to change.
-            link::set_sysctls(&[(&format!("ipv6/conf/{name}/accept_dad"), "0")])?;
+            link::set_sysctls(&[
+                (&format!("ipv6/conf/{name}/disable_ipv6"), "0"),
+                (&format!("ipv6/conf/{name}/accept_dad"), "0"),
+            ])?;
             link::with_netlink(async |links| {
                 links.add_address(&name, host.v4.into(), 24).await?;
                 links.add_address(&name, host.v6.into(), 64).await?;
-                links.set_up(&name, None).await
+                links.set_up(&name, None).await?;
+                links.wait_until_running(&name).await?;
+                links.wait_until_found(&name, host.v6).await
             })
         })
         .await??;
+        let gateway = sandbox.fabric.gateway();
+        let ready = async move |links: Links| {
+            links.wait_until_running("host").await?;
+            links.wait_until_found("bridge", gateway.v6).await
+        };
+        sandbox.fabric.on_bridge(ready).await?;
         Ok(sandbox)
     }
 
@@ -146,7 +161,12 @@ impl Sandbox {
     /// A name or address that is taken or not usable; a full subnet; or what the kernel refused.
     pub async fn add_pod(&self, spec: PodSpec) -> Result<Pod, Error> {
         let (addresses, services) = self.reserve(&spec)?;
-        let port = format!("p{}", self.fabric.ports.fetch_add(1, Ordering::Relaxed));
+        let index = self.fabric.ports.fetch_add(1, Ordering::Relaxed);
+        let port = End {
+            name: format!("p{index}"),
+            index: Some(index),
+            mac: None,
+        };
         let made = Pod::create(
             spec.name.clone(),
             addresses,
@@ -415,7 +435,17 @@ fn set_up_bridge(name: &str, subnet: u8, host: &std::fs::File) -> Result<Namespa
         let gateway = addresses(subnet, GATEWAY);
         links.add_address("bridge", gateway.v4.into(), 24).await?;
         links.add_address("bridge", gateway.v6.into(), 64).await?;
-        links.add_veth("host", None, name, host.as_fd()).await?;
+        // An index no interface of the host will have.
+        let near = End {
+            name: "host".into(),
+            index: Some(0x57_4546),
+            mac: None,
+        };
+        let far = End {
+            name: name.to_owned(),
+            ..End::default()
+        };
+        links.add_veth(near, far, host.as_fd()).await?;
         links.set_up("host", Some("bridge")).await
     })?;
     Ok(namespaces)

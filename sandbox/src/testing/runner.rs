@@ -136,10 +136,7 @@ fn run_one(test: &Test, show_output: bool) -> (Verdict, String) {
 fn start(test: &Test, show_output: bool) -> io::Result<(Child, File)> {
     let log = File::from(memfd_create(c"test output", MFdFlags::MFD_CLOEXEC)?);
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .env(CHILD, test.name)
-        .env("RUST_BACKTRACE", "1")
-        .stdin(Stdio::null());
+    command.env(CHILD, test.name).stdin(Stdio::null());
     if !show_output {
         // Both share one position in the file, so that lines stay in the order in which they were written.
         command.stdout(log.try_clone()?).stderr(log.try_clone()?);
