@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::chain::{HttpChain, TcpChain};
@@ -30,6 +31,8 @@ pub struct Listener {
     pub mesh: Option<MeshScope>,
     /// What may be read from the connection's first bytes before a chain is chosen.
     pub inspection: Inspection,
+    /// When a connection last asked for it; only for listeners on demand.
+    pub last_used: LastUsed,
 }
 
 impl Listener {
@@ -70,6 +73,22 @@ impl Listener {
             .chain(self.default_chain.as_ref())
             .peekable();
         chains.peek().is_some() && chains.all(|chain| chain.expects_tls())
+    }
+}
+
+/// When something was last asked for, in seconds of some clock: what is forgotten first when there is too much.
+#[derive(Debug, Default)]
+pub struct LastUsed(AtomicU32);
+
+impl LastUsed {
+    /// Notes a use. One relaxed store; the order of uses within a second does not matter.
+    pub fn touch(&self, seconds: u32) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+
+    /// The last use.
+    pub fn seconds(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
