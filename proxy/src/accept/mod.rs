@@ -1,0 +1,117 @@
+//! Connections as they come in: where they were going, what they speak, and who serves them.
+//!
+//! - [`socket`]: listening sockets, one per worker.
+//! - [`original_dst`]: where a redirected connection was going.
+//! - [`detect`]: what a client's first bytes are.
+//! - [`connection`]: a connection's life, from its listener to the codec or relay that serves it.
+
+pub mod connection;
+pub mod detect;
+pub mod original_dst;
+pub mod socket;
+
+use crate::observe::Direction;
+use crate::request::Downstream;
+use crate::stream::BoxIo;
+use crate::upstream::pool::tune;
+use crate::worker::Worker;
+use original_dst::{canonical, original_destination};
+use socket2::SockRef;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, warn};
+
+/// Times a connection may be handed on inside one process before it is taken for a loop.
+const MAX_HOPS: u8 = 2;
+
+/// Pause after a failed accept, usually for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a listening socket is for.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// Takes what the redirect sends here from the local application.
+    Outbound,
+    /// Takes what the redirect sends here from others.
+    Inbound,
+    /// Has a listener of its own, by name.
+    Static(Arc<str>),
+}
+
+/// Accepts connections for ever.
+pub async fn run(worker: Rc<Worker>, listener: TcpListener, role: Role) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, source)) => {
+                tokio::task::spawn_local(serve(worker.clone(), stream, canonical(source), role.clone()));
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, source: SocketAddr, role: Role) {
+    if let Err(error) = tune(&SockRef::from(&stream)) {
+        return debug!(%source, %error, "connection lost before it was served");
+    }
+    let Ok(local) = stream.local_addr().map(canonical) else { return };
+    match role {
+        Role::Static(name) => {
+            let Some(listener) = worker.store().listener(&name) else { return };
+            let downstream = Downstream::plain(Direction::from(listener.direction), source, local);
+            connection::serve(worker, listener, Box::new(stream), downstream).await;
+        }
+        Role::Inbound | Role::Outbound => {
+            let destination = match original_destination(&stream, local).map(canonical) {
+                Ok(destination) => destination,
+                Err(error) => return debug!(%source, %error, "connection was not redirected; refused"),
+            };
+            if is_own_port(&worker, destination) {
+                return warn!(%source, %destination, "connection to the proxy's own port refused: it would loop");
+            }
+            if matches!(role, Role::Inbound) {
+                inbound(worker, Box::new(stream), Downstream::plain(Direction::Inbound, source, destination)).await;
+            } else {
+                let downstream = Downstream::plain(Direction::Outbound, source, destination);
+                connection::serve_outbound(worker, Box::new(stream), downstream).await;
+            }
+        }
+    }
+}
+
+/// A connection that reached one of the redirect's ports without being redirected there leads back to it.
+fn is_own_port(worker: &Worker, destination: SocketAddr) -> bool {
+    let settings = worker.settings();
+    [settings.outbound_port, settings.inbound_port].contains(&destination.port())
+}
+
+async fn inbound(worker: Rc<Worker>, io: BoxIo, downstream: Downstream) {
+    match worker.store().listener(&worker.settings().inbound_listener) {
+        Some(listener) => connection::serve(worker, listener, io, downstream).await,
+        None => debug!(source = %downstream.source, "no inbound configuration yet; connection closed"),
+    }
+}
+
+/// Serves one end of an in-process pipe as an inbound connection: the endpoint is this workload itself.
+///
+/// # Errors
+/// When the connection has come round too often.
+pub fn serve_in_process(worker: Rc<Worker>, io: BoxIo, downstream: Downstream) -> io::Result<()> {
+    if downstream.hops > MAX_HOPS {
+        return Err(io::Error::other("the connection leads back to this proxy for ever"));
+    }
+    // Boxed through a function: the future contains, by way of upstream connections, itself.
+    tokio::task::spawn_local(boxed_inbound(worker, io, downstream));
+    Ok(())
+}
+
+fn boxed_inbound(worker: Rc<Worker>, io: BoxIo, downstream: Downstream) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(inbound(worker, io, downstream))
+}

@@ -1,0 +1,431 @@
+//! One try at one endpoint: from a connection to the response's head.
+
+use super::life::Context;
+use super::local::Flag;
+use super::reply::Reply;
+use crate::http::{Framing, RequestHead, ResponseHead, convert};
+use crate::http1::{BodyDecoder, BodyEncoder, Limits, ParsedResponse, ResponseTo, encode_request};
+use crate::stream::body::{Body, Http1Body, Http2Body, Replay};
+use crate::stream::pump::{Pump, PumpError};
+use crate::stream::sink::{Sink, WriteError};
+use crate::stream::sweep::{Deadline, race};
+use crate::upstream::Outcome;
+use crate::upstream::pool::{ConnectError, Http1Connection, Http2Connection, Lease, Target};
+use crate::worker::Worker;
+use bytes::Bytes;
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// One try at one endpoint.
+pub struct Attempt<'a> {
+    /// The request's surroundings.
+    pub cx: &'a Context<'a>,
+    /// Where to.
+    pub target: &'a Target,
+    /// The head to send.
+    pub request: &'a RequestHead,
+    /// How its body is delimited.
+    pub framing: Framing,
+    /// When this attempt is over.
+    pub per_try: Option<&'a Deadline>,
+    /// When the whole request is over.
+    pub deadline: Option<&'a Deadline>,
+}
+
+impl Attempt<'_> {
+    /// Sends the request and waits for the response's head, which it leaves in `response`.
+    ///
+    /// # Errors
+    /// When there is no final head: why, and what may be done about it.
+    pub async fn run(
+        &self,
+        body: &mut Replay<'_>,
+        response: &mut ResponseHead,
+        reply: &mut Reply<'_>,
+    ) -> Result<Answered, Failure> {
+        match race(self.deadline, race(self.per_try, self.send(body, response, reply))).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Failure::PerTryTimeout),
+            Err(_) => Err(Failure::RouteTimeout),
+        }
+    }
+
+    async fn send(
+        &self,
+        body: &mut Replay<'_>,
+        response: &mut ResponseHead,
+        reply: &mut Reply<'_>,
+    ) -> Result<Answered, Failure> {
+        let mut fresh = false;
+        loop {
+            let lease = self.target.lease(self.cx.worker, self.cx.downstream, self.request, fresh).await?;
+            let outcome = match lease {
+                Lease::Http1(connection) => self.send_http1(connection, body, response, reply).await,
+                Lease::Http2(connection) => self.send_http2(connection, body, response, reply).await,
+            };
+            match outcome {
+                // An application may close a connection at the very moment a request is sent on it. The request may be
+                // repeated where the method allows it (RFC 9112 §9.3.1), once, and on a connection that did not idle.
+                Err(Failure::Reset { reused: true, .. })
+                    if !fresh && is_idempotent(self.request.method()) && body.rewind() =>
+                {
+                    fresh = true;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn send_http1(
+        &self,
+        mut connection: Box<Http1Connection>,
+        body: &mut Replay<'_>,
+        response: &mut ResponseHead,
+        reply: &mut Reply<'_>,
+    ) -> Result<Answered, Failure> {
+        let reused = connection.reused;
+        encode_request(self.request, self.framing, connection.wire.writer().buffer());
+        let (mut reader, writer) = connection.wire.split();
+        let mut sink = Sink::Http1 { writer, encoder: BodyEncoder::new(self.framing) };
+        let mut pump = Pump::default();
+        let mut broken: Option<WriteError> = None;
+        let to = ResponseTo::request(self.request, self.request.fields.contains("upgrade"));
+        let parsed = poll_fn(|cx| {
+            if !pump.is_done() && broken.is_none() {
+                match pump.poll(cx, body, &mut sink) {
+                    Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Err(Failure::DownstreamGone)),
+                    // It may have answered before it stopped reading: its answer decides.
+                    Poll::Ready(Err(PumpError::Write(error))) => broken = Some(error),
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+            }
+            loop {
+                match connection.decoder.decode(reader.bytes(), to, response) {
+                    Ok(Some(parsed)) => {
+                        reader.consume(parsed.consumed);
+                        if parsed.interim {
+                            reply.interim(response);
+                            continue;
+                        }
+                        return Poll::Ready(Ok(parsed));
+                    }
+                    Ok(None) => {}
+                    Err(error) => return Poll::Ready(Err(Failure::Malformed(error.to_string()))),
+                }
+                match reader.poll_fill(cx) {
+                    Poll::Ready(Ok(true)) => {}
+                    Poll::Ready(end) => {
+                        let reason = match (end, &broken) {
+                            (Err(error), _) => error.to_string(),
+                            (Ok(_), Some(error)) => error.to_string(),
+                            (Ok(_), None) => "the connection was closed before a response".to_owned(),
+                        };
+                        return Poll::Ready(Err(Failure::Reset { request_sent: true, reused, reason }));
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            if reply.poll_flush(cx).is_err()
+                || reply.poll_gone(cx)
+                || pump.is_done() && body.inner().poll_closed(cx).is_ready()
+            {
+                return Poll::Ready(Err(Failure::DownstreamGone));
+            }
+            Poll::Pending
+        })
+        .await?;
+        let Sink::Http1 { encoder, .. } = sink else {
+            return Err(Failure::Malformed("an HTTP/1.1 sink changed its kind".to_owned()));
+        };
+        let request_sent = pump.is_done();
+        Ok(Answered {
+            authenticated: connection.authenticated,
+            request_sent,
+            upstream: Upstream::Http1 { connection, parsed, encoder: Some(encoder), reusable: false },
+        })
+    }
+
+    async fn send_http2(
+        &self,
+        mut connection: Http2Connection,
+        body: &mut Replay<'_>,
+        response: &mut ResponseHead,
+        reply: &mut Reply<'_>,
+    ) -> Result<Answered, Failure> {
+        let message =
+            convert::request_to_h2(self.request).map_err(|error| Failure::Unconvertible(error.to_string()))?;
+        let ends = self.framing.is_empty() && message.extensions().get::<h2::ext::Protocol>().is_none();
+        poll_fn(|cx| connection.send.poll_ready(cx)).await.map_err(|error| Failure::of_h2(&error, false))?;
+        let (mut answer, stream) =
+            connection.send.send_request(message, ends).map_err(|error| Failure::of_h2(&error, false))?;
+        let mut sink = if ends { Sink::Closed } else { Sink::Http2(stream) };
+        let mut pump = Pump::resumed(ends);
+        let received = poll_fn(|cx| {
+            if !pump.is_done() {
+                match pump.poll(cx, body, &mut sink) {
+                    Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Err(Failure::DownstreamGone)),
+                    // The answer, or the lack of one, says why it stopped reading.
+                    Poll::Ready(Err(PumpError::Write(_)) | Ok(())) | Poll::Pending => {}
+                }
+            }
+            if let Poll::Ready(received) = std::pin::Pin::new(&mut answer).poll(cx) {
+                return Poll::Ready(received.map_err(|error| Failure::of_h2(&error, true)));
+            }
+            if reply.poll_gone(cx) || pump.is_done() && body.inner().poll_closed(cx).is_ready() {
+                return Poll::Ready(Err(Failure::DownstreamGone));
+            }
+            Poll::Pending
+        })
+        .await;
+        let received = match received {
+            Ok(received) => received,
+            Err(failure) => {
+                sink.abort(h2::Reason::CANCEL);
+                return Err(failure);
+            }
+        };
+        let (parts, stream) = received.into_parts();
+        convert::response_from_h2(&parts, response);
+        Ok(Answered {
+            authenticated: connection.authenticated,
+            request_sent: pump.is_done(),
+            upstream: Upstream::Http2 {
+                _connection: connection,
+                ended: stream.is_end_stream(),
+                stream: Some(stream),
+                send: match sink {
+                    Sink::Http2(send) => Some(send),
+                    _ => None,
+                },
+            },
+        })
+    }
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}
+
+/// A response whose head is there, and the exchange that goes on under it.
+pub struct Answered {
+    authenticated: bool,
+    request_sent: bool,
+    upstream: Upstream,
+}
+
+enum Upstream {
+    Http1 {
+        connection: Box<Http1Connection>,
+        parsed: ParsedResponse,
+        encoder: Option<BodyEncoder>,
+        reusable: bool,
+    },
+    Http2 {
+        _connection: Http2Connection,
+        stream: Option<h2::RecvStream>,
+        ended: bool,
+        send: Option<h2::SendStream<Bytes>>,
+    },
+}
+
+impl Answered {
+    /// Whether the peer proved who it is.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// Whether the request's body went out to its end.
+    pub fn request_sent(&self) -> bool {
+        self.request_sent
+    }
+
+    /// What the response's head says about the endpoint.
+    pub fn outcome(&self, response: &ResponseHead) -> Outcome {
+        let number = |name: &str| std::str::from_utf8(response.fields.get(name)?).ok()?.trim().parse().ok();
+        let push_back = number("grpc-retry-pushback-ms").map(Duration::from_millis);
+        Outcome::Response {
+            status: response.status(),
+            grpc_status: number("grpc-status").and_then(|status| u32::try_from(status).ok()),
+            retry_after: push_back.or_else(|| number("retry-after").map(Duration::from_secs)),
+        }
+    }
+
+    /// How the response's body is delimited.
+    pub fn framing(&self, response: &ResponseHead) -> Framing {
+        match &self.upstream {
+            Upstream::Http1 { parsed, .. } => parsed.framing,
+            Upstream::Http2 { ended: true, .. } => Framing::None,
+            Upstream::Http2 { ended: false, .. } => convert::framing_of(&response.fields),
+        }
+    }
+
+    /// The response's body, and where the rest of the request's goes.
+    pub fn streams(&mut self, is_tunnel: bool) -> (Body<'_>, Sink<'_>) {
+        match &mut self.upstream {
+            Upstream::Http1 { connection, parsed, encoder, .. } => {
+                let (reader, writer) = connection.wire.split();
+                let framing = if is_tunnel { Framing::UntilClose } else { parsed.framing };
+                let source = Body::Http1(Http1Body::new(reader, BodyDecoder::new(framing, Limits::default())));
+                let sink = match (encoder.take(), is_tunnel) {
+                    (_, true) => Sink::Http1 { writer, encoder: BodyEncoder::new(Framing::UntilClose) },
+                    (Some(encoder), false) => Sink::Http1 { writer, encoder },
+                    (None, false) => Sink::Closed,
+                };
+                (source, sink)
+            }
+            Upstream::Http2 { stream, send, .. } => (
+                stream.take().map_or(Body::Empty, |stream| Body::Http2(Http2Body::new(stream))),
+                send.take().map_or(Sink::Closed, Sink::Http2),
+            ),
+        }
+    }
+
+    /// Both messages went through whole: the connection may serve another.
+    pub fn completed(&mut self) {
+        if let Upstream::Http1 { parsed, reusable, .. } = &mut self.upstream {
+            *reusable = parsed.keep_alive && !matches!(parsed.framing, Framing::UntilClose);
+        }
+    }
+
+    /// Returns the connection to its pool, if it can serve another request.
+    pub fn give_back(self, worker: &Rc<Worker>) {
+        if let Upstream::Http1 { connection, reusable: true, .. } = self.upstream {
+            worker.pools.give_back(connection);
+        }
+    }
+}
+
+/// Why an attempt has no response, or none that is good enough.
+pub enum Failure {
+    /// No connection.
+    Connect(ConnectError),
+    /// The peer refused the stream before processing it.
+    Refused,
+    /// The connection or stream broke before a response.
+    Reset {
+        /// Whether the request's head had been sent.
+        request_sent: bool,
+        /// Whether the connection had served another request before.
+        reused: bool,
+        /// What broke.
+        reason: String,
+    },
+    /// The attempt's own time was over.
+    PerTryTimeout,
+    /// The request's time was over.
+    RouteTimeout,
+    /// The client is gone.
+    DownstreamGone,
+    /// The response is no valid HTTP.
+    Malformed(String),
+    /// The request cannot be said in the upstream's HTTP version.
+    Unconvertible(String),
+    /// A breaker is open.
+    Overflow,
+    /// A response that the retry policy does not accept.
+    Response(Box<Answered>),
+}
+
+impl Failure {
+    fn of_h2(error: &h2::Error, request_sent: bool) -> Self {
+        if error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+            return Self::Refused;
+        }
+        // A connection that says goodbye names the last stream it will process; the h2 crate fails the others so.
+        if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR) {
+            return Self::Refused;
+        }
+        Self::Reset { request_sent, reused: true, reason: error.to_string() }
+    }
+
+    /// What the retry policy decides on.
+    pub fn attempted(&self) -> weft_rules::Attempt {
+        match self {
+            Self::Connect(_) => weft_rules::Attempt::ConnectFailure,
+            Self::Refused => weft_rules::Attempt::RefusedStream,
+            Self::Reset { request_sent, .. } => weft_rules::Attempt::Reset { request_sent: *request_sent },
+            Self::PerTryTimeout => weft_rules::Attempt::PerTryTimeout,
+            Self::Malformed(_) => weft_rules::Attempt::Reset { request_sent: true },
+            Self::Overflow | Self::RouteTimeout | Self::DownstreamGone | Self::Unconvertible(_) | Self::Response(_) => {
+                weft_rules::Attempt::Overflow
+            }
+        }
+    }
+
+    /// What it says about the endpoint.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect(_) => Outcome::ConnectFailure,
+            Self::PerTryTimeout | Self::RouteTimeout => Outcome::Timeout,
+            // The endpoint is leaving, which is no fault; the client's or our own doing says nothing about it.
+            Self::Refused | Self::DownstreamGone | Self::Unconvertible(_) | Self::Overflow | Self::Response(_) => {
+                Outcome::Cancelled
+            }
+            Self::Reset { .. } | Self::Malformed(_) => Outcome::Reset,
+        }
+    }
+
+    /// Whether another attempt cannot help.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::RouteTimeout | Self::DownstreamGone | Self::Unconvertible(_))
+    }
+
+    /// Whether no byte of the request reached the application.
+    pub fn is_undelivered(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Refused | Self::Reset { request_sent: false, .. } | Self::Overflow)
+    }
+
+    /// The status that tells the client.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::PerTryTimeout | Self::RouteTimeout => 504,
+            Self::Malformed(_) => 502,
+            Self::Unconvertible(_) => 400,
+            _ => 503,
+        }
+    }
+
+    /// The flag that tells the operator.
+    pub fn flag(&self) -> Flag {
+        match self {
+            Self::Connect(_) => Flag::ConnectFailure,
+            Self::Refused | Self::Reset { .. } | Self::Malformed(_) | Self::Response(_) => Flag::UpstreamReset,
+            Self::PerTryTimeout | Self::RouteTimeout => Flag::Timeout,
+            Self::DownstreamGone => Flag::DownstreamClosed,
+            Self::Unconvertible(_) => Flag::Malformed,
+            Self::Overflow => Flag::Overflow,
+        }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Overflow => Self::Overflow,
+            error => Self::Connect(error),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "{error}"),
+            Self::Refused => f.write_str("the peer refused the stream"),
+            Self::Reset { reason, .. } => write!(f, "{reason}"),
+            Self::PerTryTimeout => f.write_str("no response within the attempt's timeout"),
+            Self::RouteTimeout => f.write_str("no response within the route's timeout"),
+            Self::DownstreamGone => f.write_str("the client went away"),
+            Self::Malformed(reason) => write!(f, "malformed response: {reason}"),
+            Self::Unconvertible(reason) => {
+                write!(f, "the request cannot be sent in the upstream's HTTP version: {reason}")
+            }
+            Self::Overflow => f.write_str("a circuit breaker is open"),
+            Self::Response(_) => f.write_str("the response asks for another attempt"),
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The life of a request, from its head to its record.
+
+use super::attempt::{Answered, Attempt, Failure};
+use super::filters::{self, Verdict};
+use super::local::{self, Flag, LocalReply, UNDELIVERED};
+use super::record::Record;
+use super::relay::{Relay, Relayed};
+use super::reply::Reply;
+use super::{Direction, Downstream};
+use crate::http::{Framing, RequestHead, ResponseHead};
+use crate::http1::strip_hop_by_hop;
+use crate::observe::RetryOutcome;
+use crate::snapshot::{HttpChain, RouteSource};
+use crate::stream::body::{Body, Replay};
+use crate::stream::pump::Pump;
+use crate::stream::sweep::Deadline;
+use crate::upstream::pool::Target;
+use crate::upstream::{Cluster, EndpointId};
+use crate::worker::Worker;
+use smallvec::SmallVec;
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::time::Instant;
+use weft_rules::{Action, ClusterChoice, Forward, Route};
+
+/// How much of a request's body is kept for retries.
+const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// What a request lives in.
+pub struct Context<'a> {
+    /// The worker it runs on.
+    pub worker: &'a Rc<Worker>,
+    /// The configuration of its connection.
+    pub chain: &'a Arc<HttpChain>,
+    /// Its connection.
+    pub downstream: &'a Downstream,
+}
+
+/// What became of it, as far as its connection cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// The response went out whole.
+    Complete {
+        /// Whether the request was read to its end as well.
+        request_read: bool,
+    },
+    /// One side broke: the connection can carry nothing more.
+    Broken,
+}
+
+/// Serves one request: match → authorize → pick → send → record.
+pub async fn serve(
+    cx: &Context<'_>,
+    request: &mut RequestHead,
+    body: Body<'_>,
+    framing: Framing,
+    reply: &mut Reply<'_>,
+) -> Finished {
+    let _busy = cx.worker.drain.busy();
+    let mut record = Record::begin(cx, request);
+    let mut body = Replay::new(body, REPLAY_LIMIT);
+
+    // Match.
+    let Some(route) = find_route(cx, request) else {
+        let answer = LocalReply::new(404, Flag::NoRoute, "no route matches this request\n");
+        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+    };
+    record.route(&route);
+
+    // Authorize, and whatever else the filters decide.
+    for filter in &cx.chain.filters {
+        match filters::apply(filter, cx, &route, request).await {
+            Verdict::Continue => {}
+            Verdict::Respond(answer) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
+        }
+    }
+    let forward = match &route.action {
+        Action::Forward(forward) => forward,
+        Action::Redirect(redirect) => {
+            let answer = LocalReply {
+                status: redirect.status,
+                flag: None,
+                body: String::new(),
+                fields: Vec::new(),
+                undelivered: false,
+            }
+            .with_field("location", redirect.location(request));
+            return respond(cx, request, &mut body, reply, &mut record, answer).await;
+        }
+        Action::Direct { status, body: text } => {
+            let text = String::from_utf8_lossy(text).into_owned();
+            let answer = LocalReply { status: *status, flag: None, body: text, fields: Vec::new(), undelivered: false };
+            return respond(cx, request, &mut body, reply, &mut record, answer).await;
+        }
+    };
+
+    // Pick, and send until an answer is good enough.
+    let choice = forward.pick(cx.worker.random64());
+    let Some(cluster) = cx.worker.store().cluster(&choice.name) else {
+        let text = format!("cluster {} is not configured\n", choice.name);
+        let answer = LocalReply::new(forward.cluster_not_found_status, Flag::NoCluster, text);
+        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+    };
+    record.cluster(&cluster);
+    let upgrade = match prepare(cx, forward, choice, request) {
+        Ok(upgrade) => upgrade,
+        Err(answer) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
+    };
+    let deadline = forward.timeout.map(|timeout| cx.worker.sweep.after(timeout));
+    let mut response = ResponseHead::new();
+    let sent =
+        send(cx, forward, &cluster, request, framing, &mut body, &mut response, reply, deadline.as_ref(), &mut record)
+            .await;
+    let mut answered = match sent {
+        Ok(answered) => answered,
+        Err(Stopped::Answer(answer)) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
+        Err(Stopped::DownstreamGone) => {
+            record.finish_broken(Flag::DownstreamClosed);
+            return Finished::Broken;
+        }
+    };
+
+    // Hand the response on.
+    record.response(&response);
+    believe_undelivered_only_from_peers(cx, &answered, &mut response);
+    choice.response_headers.apply(&mut response.fields);
+    let is_tunnel = upgrade && (response.status() == 101 || (request.is_connect() && response.status() == 200));
+    if is_tunnel {
+        body = body.into_tunnel();
+    } else {
+        body.stop_recording();
+    }
+    let finished =
+        hand_on(cx, &mut answered, &mut body, &mut response, reply, is_tunnel, deadline.as_ref(), &mut record).await;
+    if finished != Finished::Broken {
+        answered.give_back(cx.worker);
+    }
+    finished
+}
+
+/// The first route that matches, in the tables the chain names.
+fn find_route(cx: &Context<'_>, request: &RequestHead) -> Option<Arc<Route>> {
+    let random = cx.worker.random64();
+    match &cx.chain.routes {
+        RouteSource::Inline(table) => table.find(request, random).cloned(),
+        RouteSource::Rds(name) => cx.worker.store().load().route(name)?.find(request, random).cloned(),
+    }
+}
+
+/// Turns the received head into the one to send. Returns whether it asks to change the protocol.
+fn prepare(
+    cx: &Context<'_>,
+    forward: &Forward,
+    choice: &ClusterChoice,
+    request: &mut RequestHead,
+) -> Result<bool, LocalReply> {
+    let upgrade = match request.fields.get("upgrade") {
+        Some(protocol) if request.fields.list_contains("connection", "upgrade") => {
+            if !cx.chain.upgrades.allows(protocol) {
+                // The server may answer without switching; it just is not asked (RFC 9110 §7.8).
+                request.fields.remove("upgrade");
+                false
+            } else {
+                true
+            }
+        }
+        _ => false,
+    };
+    if request.is_connect() && !cx.chain.upgrades.allows_connect() {
+        let text = "CONNECT is not enabled for this destination\n";
+        return Err(LocalReply::new(403, Flag::NoRoute, text));
+    }
+    strip_hop_by_hop(&mut request.fields, upgrade);
+    // Only this proxy's own peers may claim it, and only in responses.
+    request.fields.remove(UNDELIVERED);
+    if let Some(path) = forward.rewritten_path(request) {
+        request.set_path_and_query(&path);
+    }
+    if let Some(authority) = forward.rewritten_authority(choice, request, None).map(Cow::into_owned) {
+        if forward.append_x_forwarded_host {
+            let original = request.authority().to_vec();
+            request.fields.append(b"x-forwarded-host", &original);
+        }
+        request.set_authority(&authority);
+    }
+    choice.request_headers.apply(&mut request.fields);
+    Ok(upgrade || request.is_connect())
+}
+
+/// Why there is no response from upstream.
+enum Stopped {
+    /// This is the answer instead.
+    Answer(LocalReply),
+    /// Nobody waits for one.
+    DownstreamGone,
+}
+
+/// Tries endpoints until one answers well enough, within the policy, the budget and the deadline.
+#[allow(clippy::too_many_arguments)]
+async fn send<'c>(
+    cx: &Context<'_>,
+    forward: &Forward,
+    cluster: &Arc<Cluster>,
+    request: &RequestHead,
+    framing: Framing,
+    body: &mut Replay<'_>,
+    response: &mut ResponseHead,
+    reply: &mut Reply<'_>,
+    deadline: Option<&Deadline>,
+    record: &mut Record<'_>,
+) -> Result<Answered, Stopped> {
+    let retry = forward.retry.as_ref().filter(|policy| policy.applies_to(request));
+    let Ok(_request_permit) = cluster.breaker().request() else {
+        let text = format!("{} has too many requests under way\n", cluster.name());
+        return Err(Stopped::Answer(LocalReply::new(503, Flag::Overflow, text).undelivered()));
+    };
+    let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
+    let mut retries = 0;
+    let mut retry_permit = None;
+    loop {
+        let target = match Target::pick(cluster, cx.downstream, &tried, cx.worker.random64()) {
+            Ok(target) => target,
+            Err(error) => {
+                let text = format!("{}: {error}\n", cluster.name());
+                return Err(Stopped::Answer(LocalReply::new(503, Flag::NoHealthyEndpoint, text).undelivered()));
+            }
+        };
+        record.target(&target);
+        let per_try = retry.and_then(|policy| policy.per_try_timeout).map(|timeout| cx.worker.sweep.after(timeout));
+        let started = Instant::now();
+        let _in_flight = target.endpoint().map(|endpoint| endpoint.begin());
+        let attempt = Attempt { cx, target: &target, request, framing, per_try: per_try.as_ref(), deadline };
+        let outcome = attempt.run(body, response, reply).await;
+        drop(retry_permit.take());
+        let (attempted, failure) = match outcome {
+            Ok(answered) => {
+                let attempted = attempted(cx, &answered, response);
+                target.finish(answered.outcome(response), started);
+                if !worth_retrying(retry, attempted, response) {
+                    return Ok(answered);
+                }
+                (attempted, Failure::Response(Box::new(answered)))
+            }
+            Err(Failure::DownstreamGone) => return Err(Stopped::DownstreamGone),
+            Err(failure) => {
+                target.finish(failure.outcome(), started);
+                (failure.attempted(), failure)
+            }
+        };
+
+        // Again?
+        let may_retry = retry.is_some_and(|policy| {
+            retries < policy.num_retries && policy.decide(attempted, |name| response.fields.get(name).map(Into::into))
+        });
+        let exhausted = retries > 0 && retry.is_some_and(|policy| retries >= policy.num_retries);
+        if may_retry && !body.can_rewind() {
+            record.not_retried(RetryOutcome::BodyTooLarge);
+        }
+        if !may_retry || !body.can_rewind() || failure.is_final() {
+            return failure.into_answer(cluster, &target, exhausted);
+        }
+        retry_permit = match cluster.breaker().retry() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                record.not_retried(RetryOutcome::OverBudget);
+                return failure.into_answer(cluster, &target, false);
+            }
+        };
+        drop(failure);
+        retries += 1;
+        record.retried();
+        tried.extend(target.endpoint().map(|endpoint| endpoint.id()));
+        // Only now is it certain that another attempt follows.
+        body.rewind();
+        if let Some(policy) = retry {
+            let pause = policy.backoff(retries, cx.worker.random());
+            if crate::stream::sweep::race(deadline, tokio::time::sleep(pause)).await.is_err() {
+                return Err(Stopped::Answer(timed_out(cluster)));
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// What the client is told when no attempt follows this one.
+    fn into_answer(self, cluster: &Cluster, target: &Target, exhausted: bool) -> Result<Answered, Stopped> {
+        match self {
+            // A response nobody wanted to repeat is the answer.
+            Self::Response(answered) => Ok(*answered),
+            Self::DownstreamGone => Err(Stopped::DownstreamGone),
+            Self::RouteTimeout => Err(Stopped::Answer(timed_out(cluster))),
+            other => {
+                let status = other.status();
+                let flag = if exhausted { Flag::RetriesExhausted } else { other.flag() };
+                let text = format!("{} at {}: {other}\n", cluster.name(), target.address());
+                let answer = LocalReply::new(status, flag, text);
+                Err(Stopped::Answer(if other.is_undelivered() { answer.undelivered() } else { answer }))
+            }
+        }
+    }
+}
+
+fn timed_out(cluster: &Cluster) -> LocalReply {
+    LocalReply::new(504, Flag::Timeout, format!("{}: no response within the route's timeout\n", cluster.name()))
+}
+
+fn attempted(cx: &Context<'_>, answered: &Answered, response: &ResponseHead) -> weft_rules::Attempt {
+    if answered.is_authenticated()
+        && cx.downstream.direction == Direction::Outbound
+        && response.fields.contains(UNDELIVERED)
+    {
+        return weft_rules::Attempt::Undelivered;
+    }
+    let grpc_status =
+        response.fields.get("grpc-status").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    weft_rules::Attempt::Response { status: response.status(), grpc_status }
+}
+
+fn worth_retrying(
+    retry: Option<&weft_rules::RetryPolicy>,
+    attempted: weft_rules::Attempt,
+    response: &ResponseHead,
+) -> bool {
+    retry.is_some_and(|policy| policy.decide(attempted, |name| response.fields.get(name).map(Into::into)))
+}
+
+fn believe_undelivered_only_from_peers(cx: &Context<'_>, answered: &Answered, response: &mut ResponseHead) {
+    // Towards the application it means nothing; from an application it is a lie.
+    if cx.downstream.direction == Direction::Outbound || !answered.is_authenticated() {
+        response.fields.remove(UNDELIVERED);
+    }
+}
+
+/// Relays both bodies to their ends.
+#[allow(clippy::too_many_arguments)]
+async fn hand_on(
+    cx: &Context<'_>,
+    answered: &mut Answered,
+    body: &mut Replay<'_>,
+    response: &mut ResponseHead,
+    reply: &mut Reply<'_>,
+    is_tunnel: bool,
+    deadline: Option<&Deadline>,
+    record: &mut Record<'_>,
+) -> Finished {
+    let framing = answered.framing(response);
+    let mut request_pump = Pump::resumed(answered.request_sent());
+    let mut response_pump = Pump::default();
+    let (mut source, mut upstream) = answered.streams(is_tunnel);
+    let mut sink = match reply.start(response, framing) {
+        Ok(sink) => sink,
+        Err(_) => {
+            upstream.abort(h2::Reason::CANCEL);
+            record.finish_broken(Flag::DownstreamClosed);
+            return Finished::Broken;
+        }
+    };
+    let idle = cx.chain.stream_idle_timeout;
+    let mut idle_deadline = idle.map(|idle| cx.worker.sweep.after(idle));
+    let mut relay = Relay {
+        request: (body, &mut upstream, &mut request_pump),
+        response: (&mut source, &mut sink, &mut response_pump),
+        is_tunnel,
+    };
+    let relayed = match deadline.filter(|_| !is_tunnel) {
+        Some(deadline) => deadline.race(relay.run(idle.zip(idle_deadline.as_mut()))).await,
+        None => Ok(relay.run(idle.zip(idle_deadline.as_mut())).await),
+    };
+    record.bytes(request_pump.moved(), response_pump.moved());
+    record.trailers(&source);
+    let flag = match relayed {
+        Ok(Relayed::Complete) => {
+            let request_read = request_pump.is_done();
+            if !request_read {
+                upstream.abort(h2::Reason::NO_ERROR);
+            }
+            record.finish();
+            if is_tunnel {
+                return Finished::Broken;
+            }
+            if request_read {
+                answered.completed();
+            }
+            return Finished::Complete { request_read };
+        }
+        Ok(Relayed::DownstreamGone) => Flag::DownstreamClosed,
+        Ok(Relayed::UpstreamBroke(reason)) => {
+            tracing::debug!(%reason, "upstream broke its response");
+            Flag::UpstreamReset
+        }
+        Ok(Relayed::Idle) => Flag::StreamIdle,
+        Err(_) => Flag::Timeout,
+    };
+    // The head is out, so the only way to say that the rest will not come is to break the stream.
+    let reason = if flag == Flag::DownstreamClosed { h2::Reason::CANCEL } else { h2::Reason::INTERNAL_ERROR };
+    upstream.abort(h2::Reason::CANCEL);
+    sink.abort(reason);
+    record.finish_broken(flag);
+    Finished::Broken
+}
+
+/// Answers in the upstream's place.
+async fn respond(
+    cx: &Context<'_>,
+    request: &RequestHead,
+    body: &mut Replay<'_>,
+    reply: &mut Reply<'_>,
+    record: &mut Record<'_>,
+    answer: LocalReply,
+) -> Finished {
+    record.local(&answer);
+    match local::send(reply, request, cx.downstream, &answer).await {
+        Ok(()) => {
+            record.finish();
+            Finished::Complete { request_read: body.inner().has_ended() }
+        }
+        Err(_) => {
+            record.finish_broken(Flag::DownstreamClosed);
+            Finished::Broken
+        }
+    }
+}

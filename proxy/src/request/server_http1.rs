@@ -1,0 +1,152 @@
+//! The requests of an HTTP/1.1 connection, one after the other.
+
+use super::local::{self, Flag, LocalReply};
+use super::reply::{Http1Reply, Reply};
+use super::{Downstream, life};
+use crate::http::{Framing, RequestHead, Version};
+use crate::http1::{BodyDecoder, HeadError, Limits, Parsed, RequestDecoder};
+use crate::snapshot::HttpChain;
+use crate::stream::BoxIo;
+use crate::stream::body::{Body, Http1Body, drain};
+use crate::stream::sweep::race;
+use crate::stream::wire::Wire;
+use crate::worker::Worker;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::debug;
+
+/// How much of an unread request body is read and dropped, so that its answer is not lost to a reset.
+const MAX_DRAINED: usize = 256 * 1024;
+
+/// How long that may take where the chain says nothing.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Serves a connection's requests until either side closes it.
+pub async fn serve(
+    worker: Rc<Worker>,
+    chain: Arc<HttpChain>,
+    downstream: Rc<Downstream>,
+    io: BoxIo,
+    received: Vec<u8>,
+) {
+    let mut wire = Wire::new(io, received);
+    let mut decoder = RequestDecoder::new(Limits {
+        max_head_bytes: chain.max_request_head,
+        max_fields: chain.max_headers_count,
+        accept_http10: chain.accept_http_10,
+        ..Limits::default()
+    });
+    let mut head = RequestHead::new();
+    let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
+    loop {
+        let parsed = match read_head(&cx, &mut wire, &mut decoder, &mut head).await {
+            Next::Request(parsed) => parsed,
+            Next::Closed => break,
+            Next::Refused(error) => {
+                refuse(&cx, &mut wire, &head, &error).await;
+                break;
+            }
+        };
+        if !serve_one(&cx, &mut wire, &mut head, &parsed).await {
+            break;
+        }
+        wire.shrink();
+    }
+    // The peer may be gone already.
+    let _ = wire.shutdown().await;
+}
+
+enum Next {
+    Request(Parsed),
+    Closed,
+    Refused(HeadError),
+}
+
+async fn read_head(
+    cx: &life::Context<'_>,
+    wire: &mut Wire,
+    decoder: &mut RequestDecoder,
+    head: &mut RequestHead,
+) -> Next {
+    let mut reader = wire.reader();
+    let mut waited_for_first_byte = !reader.bytes().is_empty();
+    loop {
+        if !reader.bytes().is_empty() {
+            match decoder.decode(reader.bytes(), head) {
+                Ok(Some(parsed)) => {
+                    reader.consume(parsed.consumed);
+                    return Next::Request(parsed);
+                }
+                Ok(None) => {}
+                Err(error) => return Next::Refused(error),
+            }
+        }
+        let limit = if waited_for_first_byte { cx.chain.request_headers_timeout } else { cx.chain.idle_timeout };
+        let deadline = limit.map(|limit| cx.worker.sweep.after(limit));
+        match race(deadline.as_ref(), reader.fill()).await {
+            Ok(Ok(true)) => waited_for_first_byte = true,
+            Ok(Ok(false)) | Ok(Err(_)) => {
+                if !reader.bytes().is_empty() {
+                    debug!(source = %cx.downstream.source, "connection closed inside a request head");
+                }
+                return Next::Closed;
+            }
+            Err(_) => return Next::Closed,
+        }
+    }
+}
+
+async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, error: &HeadError) {
+    debug!(source = %cx.downstream.source, %error, "request refused");
+    let mut reply = Reply::Http1(Http1Reply {
+        writer: wire.writer(),
+        version: Version::Http11,
+        is_head: false,
+        keep_alive: false,
+        may_switch: false,
+    });
+    let answer = LocalReply::new(error.status(), Flag::Malformed, error.to_string());
+    // The client may be gone already.
+    let _ = local::send(&mut reply, head, cx.downstream, &answer).await;
+    let mut rest = Body::Http1(Http1Body::new(wire.reader(), BodyDecoder::new(Framing::UntilClose, Limits::default())));
+    let deadline = cx.worker.sweep.after(cx.chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
+    let _ = deadline.race(drain(&mut rest, MAX_DRAINED)).await;
+}
+
+/// Serves one request; whether the connection can carry another.
+async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHead, parsed: &Parsed) -> bool {
+    let (mut reader, mut writer) = wire.split();
+    if parsed.expect_continue && !cx.chain.proxy_100_continue {
+        head.fields.remove("expect");
+        writer.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        if writer.flush().await.is_err() {
+            return false;
+        }
+    }
+    let draining = cx.worker.drain.is_draining();
+    let mut reply = Reply::Http1(Http1Reply {
+        writer,
+        version: head.version,
+        is_head: head.is_head(),
+        keep_alive: parsed.keep_alive && !draining,
+        may_switch: parsed.upgrade || parsed.connect,
+    });
+    let body = Body::Http1(Http1Body::new(reader.reborrow(), BodyDecoder::new(parsed.framing, Limits::default())));
+    let finished = life::serve(cx, head, body, parsed.framing, &mut reply).await;
+    let keep_alive = matches!(&reply, Reply::Http1(reply) if reply.keep_alive);
+    match finished {
+        life::Finished::Complete { request_read: true } => keep_alive,
+        life::Finished::Complete { request_read: false } => {
+            // Closing a socket with unread data resets it, and the client would lose the answer.
+            let deadline = cx.worker.sweep.after(cx.chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
+            let mut rest =
+                Body::Http1(Http1Body::new(reader, BodyDecoder::new(Framing::UntilClose, Limits::default())));
+            if !keep_alive || parsed.framing.is_empty() {
+                let _ = deadline.race(drain(&mut rest, MAX_DRAINED)).await;
+            }
+            false
+        }
+        life::Finished::Broken => false,
+    }
+}

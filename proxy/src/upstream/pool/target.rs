@@ -1,0 +1,113 @@
+//! Where an attempt goes.
+
+use super::connect::{self, ConnectError, Protocol};
+use super::{Http1Connection, Lease, PoolKey};
+use crate::http::{RequestHead, Version};
+use crate::request::Downstream;
+use crate::tls::{ClientTls, LocalIdentity, TlsError};
+use crate::upstream::{Cluster, Endpoint, EndpointId, Outcome, PickContext, PickError};
+use crate::worker::Worker;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// An endpoint of a cluster, or the original destination where the cluster has no endpoints of its own.
+#[derive(Clone)]
+pub struct Target {
+    cluster: Arc<Cluster>,
+    endpoint: Option<Arc<Endpoint>>,
+    address: SocketAddr,
+}
+
+/// What tells targets apart. Endpoints have an id that is never used again, also when their identity changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TargetId {
+    /// An endpoint and what is spoken with it.
+    Endpoint(EndpointId, Protocol),
+    /// An address under a cluster's settings.
+    Address(u64, SocketAddr, Protocol),
+}
+
+impl Target {
+    /// Chooses an endpoint, avoiding those tried before.
+    ///
+    /// # Errors
+    /// When there is none to choose.
+    pub fn pick(
+        cluster: &Arc<Cluster>,
+        downstream: &Downstream,
+        tried: &[EndpointId],
+        random: u64,
+    ) -> Result<Self, PickError> {
+        if cluster.is_original_destination() {
+            return Ok(Self { cluster: cluster.clone(), endpoint: None, address: downstream.destination });
+        }
+        let endpoint = cluster.pick(&PickContext { tried, random })?;
+        Ok(Self { cluster: cluster.clone(), address: endpoint.address(), endpoint: Some(endpoint) })
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Its endpoint, if the cluster has some.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref()
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells the endpoint how an attempt that began at `started` ended.
+    pub fn finish(&self, outcome: Outcome, started: Instant) {
+        if let Some(endpoint) = &self.endpoint {
+            let now = Instant::now();
+            endpoint.finish(outcome, now - started, now);
+        }
+    }
+
+    /// How to secure a connection to it; `None` for plaintext.
+    pub fn tls(&self, protocol: Protocol, identity: &Arc<LocalIdentity>) -> Option<Result<ClientTls, TlsError>> {
+        let endpoint = self.endpoint.as_ref()?;
+        let socket = endpoint.tls()?;
+        Some(socket.client(identity, endpoint.identity(), protocol.mesh_alpn()))
+    }
+
+    /// A connection for a request: one that idles, or a new one. With `fresh` only a new one will do.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub async fn lease(
+        &self,
+        worker: &Rc<Worker>,
+        downstream: &Downstream,
+        request: &RequestHead,
+        fresh: bool,
+    ) -> Result<Lease, ConnectError> {
+        let protocol = self.cluster.http_protocol(request.version == Version::Http2);
+        let key = PoolKey { target: self.id(protocol), generation: worker.shared.identity.generation() };
+        let connect = || connect::connect(worker.clone(), downstream.clone(), self.clone(), protocol);
+        if protocol == Protocol::Http2 {
+            let slot = worker.pools.slot(key);
+            return slot.lease(self.cluster.idle_timeout(), connect).await.map(Lease::Http2);
+        }
+        if !fresh && let Some(mut connection) = worker.pools.take_http1(&key) {
+            connection.reused = true;
+            return Ok(Lease::Http1(connection));
+        }
+        let connected = connect().await?;
+        let endpoint = self.endpoint.as_ref().map(Arc::downgrade);
+        Ok(Lease::Http1(Http1Connection::new(connected, key, self.cluster.idle_timeout(), endpoint)))
+    }
+
+    fn id(&self, protocol: Protocol) -> TargetId {
+        match &self.endpoint {
+            Some(endpoint) => TargetId::Endpoint(endpoint.id(), protocol),
+            None => TargetId::Address(self.cluster.id(), self.address, protocol),
+        }
+    }
+}
