@@ -70,16 +70,12 @@ impl Fields {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> + ExactSizeIterator {
-        self.spans
-            .iter()
-            .map(|span| (self.name(*span), self.value(*span)))
+        self.spans.iter().map(|span| (self.name(*span), self.value(*span)))
     }
 
     /// The first value under `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// All values under `name`, in order.
@@ -98,9 +94,7 @@ impl Fields {
     /// Whether a list field `name` holds `member` in any of its lines (`Connection: close` and the
     /// like), without regard to case.
     pub fn list_contains(&self, name: &str, member: &str) -> bool {
-        self.get_all(name).any(|value| {
-            syntax::list_members(value).any(|m| m.eq_ignore_ascii_case(member.as_bytes()))
-        })
+        self.get_all(name).any(|value| syntax::list_members(value).any(|m| m.eq_ignore_ascii_case(member.as_bytes())))
     }
 
     /// Adds a field at the end. Whitespace around the value is left out, and control characters in it
@@ -152,19 +146,13 @@ impl Fields {
         self.spans.retain(|span| {
             let start = span.start as usize;
             let value = span.value_start();
-            keep(
-                &lines[start..start + span.name as usize],
-                &lines[value..value + span.value as usize],
-            )
+            keep(&lines[start..start + span.name as usize], &lines[value..value + span.value as usize])
         });
     }
 
     /// Size in bytes of all fields as HTTP/1.1 lines, line ends counted.
     pub fn bytes_len(&self) -> usize {
-        self.spans
-            .iter()
-            .map(|span| span.end() - span.start as usize)
-            .sum()
+        self.spans.iter().map(|span| span.end() - span.start as usize).sum()
     }
 
     /// Appends all fields as HTTP/1.1 lines to `out`, runs of untouched ones with one copy each.
@@ -206,23 +194,14 @@ impl Fields {
             && self.lines[start + name + 1] == b' '
             && line_end == value_start + value + LINE_END.len();
         let span = if canonical {
-            Span {
-                start: offset(start),
-                name: offset(name),
-                value: offset(value),
-            }
+            Span { start: offset(start), name: offset(name), value: offset(value) }
         } else {
             let new = self.lines.len();
             self.lines.extend_from_within(start..start + name);
             self.lines.extend_from_slice(SEPARATOR);
-            self.lines
-                .extend_from_within(value_start..value_start + value);
+            self.lines.extend_from_within(value_start..value_start + value);
             self.lines.extend_from_slice(LINE_END);
-            Span {
-                start: offset(new),
-                name: offset(name),
-                value: offset(value),
-            }
+            Span { start: offset(new), name: offset(name), value: offset(value) }
         };
         self.spans.push(span);
     }
@@ -242,11 +221,7 @@ impl Fields {
             }
         }
         self.lines.extend_from_slice(LINE_END);
-        Span {
-            start: offset(start),
-            name: offset(name.len()),
-            value: offset(value.len()),
-        }
+        Span { start: offset(start), name: offset(name.len()), value: offset(value.len()) }
     }
 
     fn name(&self, span: Span) -> &[u8] {
@@ -303,12 +278,9 @@ impl Eq for Fields {}
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.iter().map(|(name, value)| {
-                (
-                    name.escape_ascii().to_string(),
-                    value.escape_ascii().to_string(),
-                )
-            }))
+            .entries(
+                self.iter().map(|(name, value)| (name.escape_ascii().to_string(), value.escape_ascii().to_string())),
+            )
             .finish()
     }
 }

@@ -169,11 +169,7 @@ impl RequestHead {
     /// before a query is filled in: `http://host?q` becomes `http://host/?q` (RFC 9110 §4.2.3 calls them equal).
     pub fn set_target(&mut self, target: &[u8]) {
         replace(&mut self.target, target);
-        self.form = if self.is_connect() {
-            Form::Authority
-        } else {
-            absolute_form(target).unwrap_or_default()
-        };
+        self.form = if self.is_connect() { Form::Authority } else { absolute_form(target).unwrap_or_default() };
         if let Form::Absolute { authority, .. } = self.form
             && target.get(authority).is_some_and(|b| *b != b'/')
         {
@@ -201,10 +197,7 @@ impl RequestHead {
                 let old = self.target_authority();
                 self.target.splice(old, authority.iter().copied());
                 let start = scheme + SCHEME_END.len();
-                self.form = Form::Absolute {
-                    scheme,
-                    authority: start + authority.len(),
-                };
+                self.form = Form::Absolute { scheme, authority: start + authority.len() };
             }
             Form::Authority => replace(&mut self.target, authority),
             Form::Origin => {}
@@ -235,11 +228,7 @@ impl RequestHead {
         }
         self.target.drain(..authority);
         if self.target.is_empty() {
-            let path = if self.method == b"OPTIONS" {
-                b'*'
-            } else {
-                b'/'
-            };
+            let path = if self.method == b"OPTIONS" { b'*' } else { b'/' };
             self.target.push(path);
         }
         self.form = Form::Origin;
@@ -267,18 +256,10 @@ fn absolute_form(target: &[u8]) -> Option<Form> {
     if !target.first()?.is_ascii_alphabetic() {
         return None;
     }
-    let scheme = target
-        .iter()
-        .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))?;
+    let scheme = target.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))?;
     let rest = target[scheme..].strip_prefix(SCHEME_END)?;
-    let authority = rest
-        .iter()
-        .position(|b| matches!(b, b'/' | b'?' | b'#'))
-        .unwrap_or(rest.len());
-    Some(Form::Absolute {
-        scheme,
-        authority: scheme + SCHEME_END.len() + authority,
-    })
+    let authority = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    Some(Form::Absolute { scheme, authority: scheme + SCHEME_END.len() + authority })
 }
 
 impl Clone for RequestHead {
@@ -418,10 +399,7 @@ mod tests {
             ("GET /a/b?c=d", "http from-host /a/b c=d"),
             ("GET /", "http from-host / -"),
             ("GET /?", "http from-host / "),
-            (
-                "GET //double//slash/%2F..",
-                "http from-host //double//slash/%2F.. -",
-            ),
+            ("GET //double//slash/%2F..", "http from-host //double//slash/%2F.. -"),
             ("GET /a?b?c#d", "http from-host /a b?c#d"),
             ("GET /http://other/x", "http from-host /http://other/x -"),
             ("GET http://other:80/x?y", "http other:80 /x y"),

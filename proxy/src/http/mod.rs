@@ -11,6 +11,7 @@
 //! - Order, letter case, duplicates and bytes from 0x80 of received fields are preserved.
 //! - Targets are kept byte for byte; nothing is decoded, resolved or merged.
 
+pub mod convert;
 mod edit;
 mod fields;
 mod head;

@@ -17,20 +17,7 @@ const fn classes() -> [u8; 256] {
         if b.is_ascii_alphanumeric()
             || matches!(
                 b,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
             )
         {
             class |= TOKEN;
@@ -113,10 +100,7 @@ pub(crate) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
 
 /// The members of a comma-separated list (RFC 9110 §5.6.1), trimmed, empty ones left out.
 pub(crate) fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|b| *b == b',')
-        .map(trim_ows)
-        .filter(|member| !member.is_empty())
+    value.split(|b| *b == b',').map(trim_ows).filter(|member| !member.is_empty())
 }
 
 /// How many bytes at the start of `bytes` are of a token.
@@ -130,10 +114,7 @@ pub(crate) fn field_value_len(bytes: &[u8]) -> usize {
 }
 
 fn leading(bytes: &[u8], class: u8) -> usize {
-    bytes
-        .iter()
-        .position(|b| CLASS[usize::from(*b)] & class == 0)
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|b| CLASS[usize::from(*b)] & class == 0).unwrap_or(bytes.len())
 }
 
 /// Whether `bytes` is `host [":" port]` (RFC 9110 §7.2), the host possibly empty, without user
@@ -169,8 +150,7 @@ pub(crate) fn split_host_and_port(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)
 /// An empty port means the scheme's default (RFC 3986 §3.2.3).
 fn is_port(digits: &[u8]) -> bool {
     digits.iter().all(u8::is_ascii_digit)
-        && (digits.is_empty()
-            || std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok()))
+        && (digits.is_empty() || std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok()))
 }
 
 #[cfg(test)]
@@ -179,22 +159,12 @@ mod tests {
 
     #[test]
     fn authorities_are_a_host_and_a_port() {
-        for good in [
-            "",
-            "a",
-            "a:80",
-            "a.b-c_d:",
-            "10.0.0.1:65535",
-            "[::1]",
-            "[fd00::a]:8080",
-            "%41",
-            "a,b",
-        ] {
+        for good in ["", "a", "a:80", "a.b-c_d:", "10.0.0.1:65535", "[::1]", "[fd00::a]:8080", "%41", "a,b"] {
             assert!(is_host_and_port(good.as_bytes()), "{good}");
         }
         for bad in [
-            "u@a", "a:b", "a:65536", "a:80:80", "a/b", "a b", "::1", "[::1", "[a]", "[::1]x", "a]",
-            "a?b", "a#b", "a\"", "é", "a:+1", "a\\b",
+            "u@a", "a:b", "a:65536", "a:80:80", "a/b", "a b", "::1", "[::1", "[a]", "[::1]x", "a]", "a?b", "a#b",
+            "a\"", "é", "a:+1", "a\\b",
         ] {
             assert!(!is_host_and_port(bad.as_bytes()), "{bad}");
         }

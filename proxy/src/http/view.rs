@@ -28,11 +28,8 @@ impl RequestView for RequestHead {
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let mut values = self
-            .fields
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value);
+        let mut values =
+            self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value);
         let mut joined = Cow::Borrowed(values.next()?);
         for value in values {
             let joined = joined.to_mut();
