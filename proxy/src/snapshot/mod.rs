@@ -21,7 +21,7 @@ pub use chain::{
 };
 pub use cidr::Cidr;
 pub use listener::{
-    ChainBody, Direction, FilterChain, Inspection, Listener, MeshScope, UnknownDestination,
+    ChainBody, Direction, FilterChain, Inspection, LastUsed, Listener, MeshScope, UnknownDestination,
 };
 pub use select::{ChainMatch, Criteria, SourceType, Transport};
 pub use store::{Snapshot, Store};

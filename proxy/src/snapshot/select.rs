@@ -171,3 +171,171 @@ fn application_rank(wanted: &[Box<str>], offered: &[&[u8]]) -> Option<usize> {
         .position(|offer| wanted.iter().any(|name| name.as_bytes() == *offer))
         .map(|position| offered.len() - position)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{ChainBody, TcpChain, TcpTarget};
+
+    fn chain(name: &str, matches: ChainMatch) -> Arc<FilterChain> {
+        let target = TcpTarget { cluster: name.into(), weight: 1 };
+        let body = TcpChain {
+            targets: vec![target],
+            total_weight: 1,
+            idle_timeout: None,
+            max_connect_attempts: 1,
+            max_duration: None,
+            stat_prefix: "".into(),
+        };
+        Arc::new(FilterChain {
+            name: name.into(),
+            matches,
+            tls: None,
+            handshake_timeout: None,
+            network_rbac: Vec::new(),
+            body: ChainBody::Tcp(Arc::new(body)),
+        })
+    }
+
+    fn texts(names: &[&str]) -> Vec<Box<str>> {
+        names.iter().map(|name| (*name).into()).collect()
+    }
+
+    fn cidrs(ranges: &[&str]) -> Vec<Cidr> {
+        ranges.iter().map(|range| range.parse().unwrap()).collect()
+    }
+
+    fn tls<'a>(server_name: &'a str, alpn: &'a [&'a [u8]]) -> Criteria<'a> {
+        Criteria {
+            destination: "198.18.0.1:443".parse().unwrap(),
+            transport: Transport::Tls,
+            application: alpn,
+            server_name: Some(server_name),
+            source: "198.18.0.9:40000".parse().unwrap(),
+        }
+    }
+
+    fn raw() -> Criteria<'static> {
+        Criteria { transport: Transport::Raw, server_name: None, ..tls("", &[]) }
+    }
+
+    fn chosen(chains: &[Arc<FilterChain>], criteria: &Criteria<'_>) -> String {
+        choose(chains, criteria).map_or_else(|| "none".to_owned(), |chain| chain.name.to_string())
+    }
+
+    #[test]
+    fn the_port_comes_first_and_there_is_no_way_back() {
+        let chains = [
+            chain("port", ChainMatch { destination_port: Some(443), server_names: texts(&["a.example"]), ..Default::default() }),
+            chain("any", ChainMatch::default()),
+        ];
+        assert_eq!(chosen(&chains, &tls("a.example", &[])), "port");
+        assert_eq!(chosen(&chains, &tls("b.example", &[])), "none", "`any` is out because a chain names the port");
+        let elsewhere = Criteria { destination: "198.18.0.1:80".parse().unwrap(), ..raw() };
+        assert_eq!(chosen(&chains, &elsewhere), "any");
+    }
+
+    #[test]
+    fn then_the_longest_range_of_the_destination() {
+        let to = |ranges: &[&str]| ChainMatch { destinations: cidrs(ranges), ..Default::default() };
+        let chains = [chain("wide", to(&["198.18.0.0/15"])), chain("near", to(&["10.0.0.0/8", "198.18.0.0/24"])), chain("rest", to(&[]))];
+        assert_eq!(chosen(&chains, &raw()), "near");
+        let at = |address: &str| Criteria { destination: address.parse().unwrap(), ..raw() };
+        assert_eq!(chosen(&chains, &at("198.19.0.1:1")), "wide");
+        assert_eq!(chosen(&chains, &at("[::ffff:198.19.0.1]:1")), "wide");
+        assert_eq!(chosen(&chains, &at("[fd00::1]:1")), "rest");
+    }
+
+    #[test]
+    fn then_the_server_name_exact_before_wildcard_before_none() {
+        let named = |names: &[&str]| ChainMatch { server_names: texts(names), ..Default::default() };
+        let chains = [
+            chain("rest", named(&[])),
+            chain("all", named(&["*.example"])),
+            chain("shop", named(&["*.shop.example"])),
+            chain("exact", named(&["www.shop.example"])),
+        ];
+        for (name, expected) in [
+            ("www.shop.example", "exact"),
+            ("WWW.Shop.Example", "exact"),
+            ("a.b.shop.example", "shop"),
+            ("shop.example", "all"),
+            ("example", "rest"),
+            ("badexample", "rest"),
+        ] {
+            assert_eq!(chosen(&chains, &tls(name, &[])), expected, "{name}");
+        }
+        assert_eq!(chosen(&chains, &raw()), "rest");
+    }
+
+    #[test]
+    fn the_server_name_decides_before_the_transport_does() {
+        let chains = [
+            chain("name", ChainMatch { server_names: texts(&["a.example"]), ..Default::default() }),
+            chain("tls", ChainMatch { transport: Some(Transport::Tls), ..Default::default() }),
+        ];
+        assert_eq!(chosen(&chains, &tls("a.example", &[])), "name");
+        assert_eq!(chosen(&chains, &tls("b.example", &[])), "tls");
+        assert_eq!(chosen(&chains, &raw()), "none");
+    }
+
+    #[test]
+    fn then_the_transport_then_the_clients_first_protocol_that_is_known() {
+        let over = |transport, protocols: &[&str]| ChainMatch {
+            transport,
+            application_protocols: texts(protocols),
+            ..Default::default()
+        };
+        let chains = [
+            chain("mesh", over(Some(Transport::Tls), &["weft-http/1.1", "weft-h2"])),
+            chain("h2", over(Some(Transport::Tls), &["h2"])),
+            chain("own tls", over(Some(Transport::Tls), &[])),
+            chain("plain", over(None, &[])),
+        ];
+        assert_eq!(chosen(&chains, &tls("x", &[b"weft-h2"])), "mesh");
+        assert_eq!(chosen(&chains, &tls("x", &[b"spdy", b"h2", b"weft-h2"])), "h2", "the client's order decides");
+        assert_eq!(chosen(&chains, &tls("x", &[b"http/1.1"])), "own tls");
+        assert_eq!(chosen(&chains, &tls("x", &[])), "own tls");
+        assert_eq!(chosen(&chains, &raw()), "plain");
+    }
+
+    #[test]
+    fn plaintext_that_was_recognised_is_an_application_protocol() {
+        let http = ChainMatch { application_protocols: texts(&["http/1.1", "h2c"]), ..Default::default() };
+        let chains = [chain("http", http), chain("opaque", ChainMatch::default())];
+        assert_eq!(chosen(&chains, &Criteria { application: &[b"h2c"], ..raw() }), "http");
+        assert_eq!(chosen(&chains, &raw()), "opaque");
+    }
+
+    #[test]
+    fn then_the_peer_by_kind_range_and_port() {
+        let from = |source_type, sources: &[&str], source_ports: &[u16]| ChainMatch {
+            source_type,
+            sources: cidrs(sources),
+            source_ports: source_ports.to_vec(),
+            ..Default::default()
+        };
+        let chains = [
+            chain("local", from(SourceType::SameIpOrLoopback, &[], &[])),
+            chain("port", from(SourceType::External, &["198.18.0.0/24"], &[7])),
+            chain("near", from(SourceType::External, &["198.18.0.0/24"], &[])),
+            chain("far", from(SourceType::External, &[], &[])),
+            chain("any", from(SourceType::Any, &[], &[])),
+        ];
+        let by = |source: &str| Criteria { source: source.parse().unwrap(), ..raw() };
+        for (source, expected) in
+            [("127.0.0.1:1", "local"), ("198.18.0.1:9", "local"), ("198.18.0.9:7", "port"), ("198.18.0.9:8", "near"), ("198.18.1.9:7", "far")]
+        {
+            assert_eq!(chosen(&chains, &by(source)), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_direct_source_range_decides_before_the_kind_of_source() {
+        let chains = [
+            chain("direct", ChainMatch { direct_sources: cidrs(&["198.18.0.9/32"]), ..Default::default() }),
+            chain("external", ChainMatch { source_type: SourceType::External, ..Default::default() }),
+        ];
+        assert_eq!(chosen(&chains, &raw()), "direct");
+    }
+}

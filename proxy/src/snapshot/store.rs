@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 use weft_rules::RouteTable;
 
-use super::listener::Listener;
+use super::listener::{LastUsed, Listener};
 use crate::upstream::Cluster;
 
 /// Everything the data path may use at one moment. Immutable once published.
@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub listeners: HashMap<Arc<str>, Arc<Listener>>,
     /// The same listeners by original destination, for those whose name is an address.
     pub outbound: HashMap<SocketAddr, Arc<Listener>>,
+    /// Destinations of which the control plane says that there is no listener.
+    pub absent: HashMap<SocketAddr, Arc<LastUsed>>,
     /// Route tables by name (RDS).
     pub routes: HashMap<Arc<str>, Arc<RouteTable>>,
     /// Clusters by name, with their endpoints.
