@@ -5,3 +5,5 @@ pub mod ads;
 pub mod http;
 pub mod http1;
 pub mod observe;
+pub mod upstream;
+pub mod tls;
