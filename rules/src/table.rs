@@ -331,13 +331,16 @@ impl Index {
     }
 }
 
+/// Positions of virtual hosts by a domain, or by what is beside its `*`, in lower case.
+type ByBytes = HashMap<Box<[u8]>, usize>;
+
 /// Which virtual host an authority selects. Envoy's precedence: exact, longest suffix (`*.example.com`), longest prefix (`example.*`), `*`.
 #[derive(Debug, Default)]
 struct Domains {
-    exact: HashMap<Box<[u8]>, usize>,
+    exact: ByBytes,
     /// By length, longest first.
-    suffixes: Vec<(usize, HashMap<Box<[u8]>, usize>)>,
-    prefixes: Vec<(usize, HashMap<Box<[u8]>, usize>)>,
+    suffixes: Vec<(usize, ByBytes)>,
+    prefixes: Vec<(usize, ByBytes)>,
     default: Option<usize>,
 }
 
@@ -414,9 +417,9 @@ impl Domains {
 }
 
 fn by_length(
-    lists: &mut Vec<(usize, HashMap<Box<[u8]>, usize>)>,
+    lists: &mut Vec<(usize, ByBytes)>,
     length: usize,
-) -> &mut HashMap<Box<[u8]>, usize> {
+) -> &mut ByBytes {
     let at = match lists.binary_search_by(|(have, _)| length.cmp(have)) {
         Ok(at) => at,
         Err(at) => {
@@ -429,7 +432,7 @@ fn by_length(
 
 /// A wildcard stands for at least one character, hence lengths below the host's.
 fn longest<'a>(
-    lists: &[(usize, HashMap<Box<[u8]>, usize>)],
+    lists: &[(usize, ByBytes)],
     host: usize,
     part: impl Fn(usize) -> &'a [u8],
 ) -> Option<usize> {
