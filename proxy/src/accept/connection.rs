@@ -70,7 +70,6 @@ async fn refuse(worker: &Rc<Worker>, mut io: BoxIo, downstream: Downstream, answ
                 version: Version::Http11,
                 is_head: false,
                 keep_alive: false,
-                may_switch: false,
             };
             // A client that is gone needs no answer.
             let _ = local::send(&mut Reply::Http1(reply), &RequestHead::new(), &downstream, &answer).await;
@@ -104,7 +103,7 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut io: BoxIo, m
     };
     let timeout = chain.handshake_timeout.unwrap_or(worker.settings().handshake_timeout);
     let deadline = worker.sweep.after(timeout);
-    let handshake = Box::pin(tls::accept(tls, &worker.shared.identity, io, received));
+    let handshake = tls::accept(io, received, tls, &worker.shared.identity);
     let stream = match deadline.race(handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -114,7 +113,7 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut io: BoxIo, m
     };
     drop(deadline);
     downstream.is_tls = true;
-    downstream.peer = stream.peer_identity().cloned().map(Arc::new);
+    downstream.peer = stream.peer().cloned();
     let spoken = match stream.alpn() {
         Some(alpn) if alpn == ALPN_HTTP1.as_bytes() || alpn == b"http/1.1" => Some(Codec::Http1),
         Some(alpn) if alpn == ALPN_H2.as_bytes() || alpn == b"h2" => Some(Codec::Http2),
@@ -264,7 +263,7 @@ async fn serve_chain(
 
 /// Connection-level access rules.
 fn may_connect(chain: &FilterChain, downstream: &Downstream) -> bool {
-    let identity = downstream.peer.as_ref().map(|peer| peer.spiffe());
+    let identity = downstream.peer.as_ref().map(|peer| &*peer.spiffe);
     let peer = weft_rules::Peer {
         identity,
         source_ip: downstream.source.ip(),

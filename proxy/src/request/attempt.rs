@@ -156,13 +156,16 @@ impl Attempt<'_> {
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
         let message =
-            convert::request_to_h2(self.request).map_err(|error| Failure::Unconvertible(error.to_string()))?;
-        let ends = self.framing.is_empty() && message.extensions().get::<h2::ext::Protocol>().is_none();
+            convert::request_to_h2(self.request, connection.allows_upgrade()).map_err(|error| Failure::Unconvertible(error.to_string()))?;
+        let upgrade = message.extensions().get::<h2::ext::Protocol>().is_some();
+        let opens_tunnel = upgrade || self.request.is_connect();
+        let ends = self.framing.is_empty() && !opens_tunnel;
         poll_fn(|cx| connection.send.poll_ready(cx)).await.map_err(|error| Failure::of_h2(&error, false))?;
         let (mut answer, stream) =
             connection.send.send_request(message, ends).map_err(|error| Failure::of_h2(&error, false))?;
         let mut sink = if ends { Sink::Closed } else { Sink::Http2(stream) };
-        let mut pump = Pump::resumed(ends);
+        // A tunnel's bytes wait until it is open.
+        let mut pump = Pump::resumed(ends || opens_tunnel);
         let received = poll_fn(|cx| {
             if !pump.is_done() {
                 match pump.poll(cx, body, &mut sink) {
@@ -188,7 +191,7 @@ impl Attempt<'_> {
             }
         };
         let (parts, stream) = received.into_parts();
-        convert::response_from_h2(&parts, response);
+        convert::response_from_h2(&parts, upgrade.then_some(self.request), response);
         Ok(Answered {
             authenticated: connection.authenticated,
             request_sent: pump.is_done(),
@@ -259,7 +262,10 @@ impl Answered {
         match &self.upstream {
             Upstream::Http1 { parsed, .. } => parsed.framing,
             Upstream::Http2 { ended: true, .. } => Framing::None,
-            Upstream::Http2 { ended: false, .. } => convert::framing_of(&response.fields),
+            // A length that is none is left to the client's side to refuse: it frames by itself.
+            Upstream::Http2 { ended: false, .. } => {
+                convert::framing_from_h2(&response.fields, false).unwrap_or(Framing::Chunked)
+            }
         }
     }
 

@@ -15,9 +15,8 @@ use crate::stream::body::{Body, Replay};
 use crate::stream::pump::Pump;
 use crate::stream::sweep::Deadline;
 use crate::upstream::pool::Target;
-use crate::upstream::{Cluster, EndpointId};
+use crate::upstream::{Cluster, Tried};
 use crate::worker::Worker;
-use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -215,7 +214,7 @@ async fn send<'c>(
         let text = format!("{} has too many requests under way\n", cluster.name());
         return Err(Stopped::Answer(LocalReply::new(503, Flag::Overflow, text).undelivered()));
     };
-    let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
+    let mut tried = Tried::new();
     let mut retries = 0;
     let mut retry_permit = None;
     loop {
@@ -345,10 +344,10 @@ async fn hand_on(
     record: &mut Record<'_>,
 ) -> Finished {
     let framing = answered.framing(response);
-    let mut request_pump = Pump::resumed(answered.request_sent());
+    let mut request_pump = Pump::resumed(answered.request_sent() && !is_tunnel);
     let mut response_pump = Pump::default();
     let (mut source, mut upstream) = answered.streams(is_tunnel);
-    let mut sink = match reply.start(response, framing) {
+    let mut sink = match reply.start(response, framing, is_tunnel) {
         Ok(sink) => sink,
         Err(_) => {
             upstream.abort(h2::Reason::CANCEL);

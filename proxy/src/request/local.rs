@@ -143,7 +143,7 @@ pub async fn send(
         }
         _ => {}
     }
-    let mut sink = reply.start(&mut head, framing)?;
+    let mut sink = reply.start(&mut head, framing, false)?;
     if !is_grpc && !request.is_head() {
         write_whole(&mut sink, answer.body.as_bytes())?;
     }

@@ -6,7 +6,8 @@ use super::{Direction, Downstream};
 use crate::http::{RequestHead, ResponseHead};
 use crate::observe::{self, AccessRecord, RequestKey, RequestMetrics, ResponseClass, RetryOutcome, Text, Tls, access};
 use crate::stream::body::Source;
-use crate::upstream::Cluster;
+use crate::upstream::{Cluster, EndpointIdentity};
+use weft_xds::names::ResourceName;
 use crate::upstream::pool::Target;
 use crate::worker::Worker;
 use std::rc::Rc;
@@ -22,7 +23,7 @@ pub struct Record<'a> {
     started: Instant,
     line: Option<Box<Line>>,
     route: Option<Arc<Route>>,
-    cluster: Option<Arc<Cluster>>,
+    cluster_name: Option<Arc<str>>,
     target: Option<Target>,
     status: u16,
     flag: Option<Flag>,
@@ -55,7 +56,7 @@ impl<'a> Record<'a> {
             started: Instant::now(),
             line,
             route: None,
-            cluster: None,
+            cluster_name: None,
             target: None,
             status: 0,
             flag: None,
@@ -73,7 +74,7 @@ impl<'a> Record<'a> {
 
     /// The cluster that was drawn.
     pub fn cluster(&mut self, cluster: &Arc<Cluster>) {
-        self.cluster = Some(cluster.clone());
+        self.cluster_name = Some(cluster.name());
     }
 
     /// The endpoint of the current attempt.
@@ -88,8 +89,8 @@ impl<'a> Record<'a> {
 
     /// A retry was wanted and not made.
     pub fn not_retried(&self, outcome: RetryOutcome) {
-        if let Some(cluster) = &self.cluster {
-            cluster.metrics().retry(outcome);
+        if let Some(cluster) = &self.cluster_name {
+            self.worker.shared.metrics.cluster(cluster, service_of(cluster)).retry(outcome);
         }
     }
 
@@ -148,10 +149,11 @@ impl<'a> Record<'a> {
         let flag = self.flag.map(|flag| observe::Flag::new(flag.as_str()));
         self.handles().record(class, flag, duration);
         if self.retries > 0
-            && let Some(cluster) = &self.cluster
+            && let Some(cluster) = &self.cluster_name
         {
             let failed = matches!(class, ResponseClass::ServerError | ResponseClass::Error);
-            cluster.metrics().retry(if failed { RetryOutcome::Failure } else { RetryOutcome::Success });
+            let outcome = if failed { RetryOutcome::Failure } else { RetryOutcome::Success };
+            self.worker.shared.metrics.cluster(cluster, service_of(cluster)).retry(outcome);
         }
         if let Some(line) = &self.line {
             AccessRecord {
@@ -162,7 +164,7 @@ impl<'a> Record<'a> {
                 status: self.status,
                 flag,
                 route: self.route.as_ref().map_or("", |route| &route.name),
-                cluster: self.cluster.as_ref().map_or("", |cluster| cluster.name()),
+                cluster: self.cluster_name.as_deref().unwrap_or_default(),
                 endpoint: self.target.as_ref().map(Target::address),
                 source: Some(self.downstream.source),
                 peer: self.peer(),
@@ -178,19 +180,19 @@ impl<'a> Record<'a> {
     /// The SPIFFE ID of the other side.
     fn peer(&self) -> &str {
         match self.downstream.direction {
-            Direction::Inbound => self.downstream.peer.as_ref().map_or("", |peer| peer.spiffe()),
+            Direction::Inbound => self.downstream.peer.as_ref().map_or("", |peer| &peer.spiffe),
             Direction::Outbound => self.endpoint_identity().map_or("", |identity| &identity.spiffe),
         }
     }
 
-    fn endpoint_identity(&self) -> Option<&crate::upstream::EndpointIdentity> {
+    fn endpoint_identity(&self) -> Option<&EndpointIdentity> {
         self.target.as_ref()?.endpoint()?.identity()
     }
 
     /// The metric handles for this kind of request; resolved once per connection.
     fn handles(&self) -> Arc<RequestMetrics> {
         let route = self.route.as_ref().map_or("", |route| &route.name);
-        let service = self.cluster.as_ref().map_or("", |cluster| cluster.service());
+        let service = self.cluster_name.as_deref().map_or("", service_of);
         let peer = self.peer();
         let mut handles = self.downstream.handles.borrow_mut();
         let known = handles.iter().find(|known| {
@@ -214,7 +216,7 @@ impl<'a> Record<'a> {
     fn destination_workload(&self) -> &str {
         match self.downstream.direction {
             Direction::Inbound => &self.worker.settings().workload,
-            Direction::Outbound => self.endpoint_identity().map_or("", |identity| identity.workload()),
+            Direction::Outbound => self.endpoint_identity().map_or("", |identity| workload_of(identity)),
         }
     }
 
@@ -225,7 +227,7 @@ impl<'a> Record<'a> {
                 let tls = if self.endpoint_identity().is_some() { Tls::Mutual } else { Tls::None };
                 (settings.workload.as_str(), settings.namespace.as_str(), tls)
             }
-            (Direction::Inbound, Some(peer)) => (peer.workload(), peer.namespace(), Tls::Mutual),
+            (Direction::Inbound, Some(peer)) => (peer.workload.as_str(), peer.namespace.as_str(), Tls::Mutual),
             (Direction::Inbound, None) => ("", "", Tls::None),
         };
         RequestKey {
@@ -239,6 +241,23 @@ impl<'a> Record<'a> {
             tls,
         }
     }
+}
+
+/// `namespace/name` of a Service's cluster; the whole name of any other.
+fn service_of(cluster: &str) -> &str {
+    match ResourceName::parse(cluster) {
+        Some(ResourceName::ServiceCluster(_)) => {
+            let rest = cluster.split_once('/').map_or(cluster, |(_, rest)| rest);
+            rest.rsplit_once('/').map_or(rest, |(service, _port)| service)
+        }
+        Some(ResourceName::InboundCluster { .. }) => "",
+        _ => cluster,
+    }
+}
+
+/// The workload in an endpoint's DNS name, `<pod>.<workload>.<namespace>.pod.weft.mesh`.
+fn workload_of(identity: &EndpointIdentity) -> &str {
+    identity.pod.as_deref().and_then(|name| name.split('.').nth(1)).unwrap_or_default()
 }
 
 impl Drop for Record<'_> {

@@ -27,8 +27,6 @@ pub struct Http1Reply<'a> {
     /// Whether the connection can carry another request. Starts as what the request allows; a response whose end only the
     /// close of the connection can mark, or a drain, clears it.
     pub keep_alive: bool,
-    /// Whether the request asked to change the protocol (`Upgrade`, `CONNECT`).
-    pub may_switch: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -67,13 +65,18 @@ impl<'a> Reply<'a> {
     ///
     /// # Errors
     /// When the stream is gone.
-    pub fn start<'s>(&'s mut self, head: &mut ResponseHead, framing: Framing) -> Result<Sink<'s>, WriteError> {
+    pub fn start<'s>(
+        &'s mut self,
+        head: &mut ResponseHead,
+        framing: Framing,
+        is_tunnel: bool,
+    ) -> Result<Sink<'s>, WriteError> {
         match self {
-            Self::Http1(reply) => Ok(reply.start(head, framing)),
+            Self::Http1(reply) => Ok(reply.start(head, framing, is_tunnel)),
             Self::Http2(respond) => {
                 strip_hop_by_hop(&mut head.fields, false);
-                let ends = matches!(framing, Framing::None);
-                let stream = respond.send_response(convert::response_to_h2(head), ends)?;
+                let ends = framing.is_empty() && !is_tunnel;
+                let stream = respond.send_response(convert::response_to_h2(head)?, ends)?;
                 Ok(if ends { Sink::Closed } else { Sink::Http2(stream) })
             }
         }
@@ -81,22 +84,19 @@ impl<'a> Reply<'a> {
 }
 
 impl Http1Reply<'_> {
-    fn start(&mut self, head: &mut ResponseHead, framing: Framing) -> Sink<'_> {
-        let switches =
-            self.may_switch && (head.status() == 101 || head.status() == 200 && matches!(framing, Framing::UntilClose));
+    fn start(&mut self, head: &mut ResponseHead, framing: Framing, is_tunnel: bool) -> Sink<'_> {
         let framing = match framing {
-            _ if self.is_head => framing,
-            Framing::UntilClose | Framing::Chunked if !switches => match self.version {
+            Framing::UntilClose | Framing::Chunked if !is_tunnel && !self.is_head => match self.version {
                 Version::Http10 => Framing::UntilClose,
                 _ => Framing::Chunked,
             },
             other => other,
         };
-        let is_switch = head.status() == 101;
-        strip_hop_by_hop(&mut head.fields, is_switch);
+        let keep_upgrade = is_tunnel && head.status() == 101;
+        strip_hop_by_hop(&mut head.fields, keep_upgrade);
         let until_close = matches!(framing, Framing::UntilClose) && !self.is_head;
         self.keep_alive &= !until_close;
-        if !switches {
+        if !is_tunnel {
             if !self.keep_alive {
                 head.fields.insert(b"connection", b"close");
             } else if self.version == Version::Http10 {
@@ -105,7 +105,11 @@ impl Http1Reply<'_> {
         }
         encode_response(head, framing, self.writer.buffer());
         let Self { writer, .. } = self;
-        let encoder = BodyEncoder::new(if self.is_head { Framing::None } else { framing });
+        let encoder = BodyEncoder::new(match framing {
+            _ if is_tunnel => Framing::UntilClose,
+            _ if self.is_head => Framing::None,
+            framing => framing,
+        });
         Sink::Http1 { writer: writer.reborrow(), encoder }
     }
 }

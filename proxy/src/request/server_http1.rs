@@ -104,7 +104,6 @@ async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, err
         version: Version::Http11,
         is_head: false,
         keep_alive: false,
-        may_switch: false,
     });
     let answer = LocalReply::new(error.status(), Flag::Malformed, error.to_string());
     // The client may be gone already.
@@ -130,7 +129,6 @@ async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHe
         version: head.version,
         is_head: head.is_head(),
         keep_alive: parsed.keep_alive && !draining,
-        may_switch: parsed.upgrade || parsed.connect,
     });
     let body = Body::Http1(Http1Body::new(reader.reborrow(), BodyDecoder::new(parsed.framing, Limits::default())));
     let finished = life::serve(cx, head, body, parsed.framing, &mut reply).await;

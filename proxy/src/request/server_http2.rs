@@ -136,16 +136,22 @@ impl Stream {
         let (parts, stream) = request.into_parts();
         let mut head = RequestHead::new();
         let mut reply = Reply::Http2(respond);
-        if let Err(error) = convert::request_from_h2(&parts, &mut head) {
+        let converted = convert::request_from_h2(&parts, &mut head)
+            .and_then(|()| convert::framing_from_h2(&head.fields, stream.is_end_stream()));
+        let framing = match converted {
+            Ok(framing) => framing,
+            Err(error) => {
             let answer = LocalReply::new(400, Flag::Malformed, error.to_string());
             // A client that is gone needs no answer.
             let _ = local::send(&mut reply, &head, &self.downstream, &answer).await;
             return;
-        }
-        let (body, framing) = if stream.is_end_stream() {
-            (Body::Empty, Framing::None)
-        } else {
-            (Body::Http2(Http2Body::new(stream)), convert::framing_of(&head.fields))
+            }
+        };
+        let asks_for_tunnel = head.is_connect() || parts.extensions.get::<h2::ext::Protocol>().is_some();
+        let (body, framing) = match framing {
+            _ if asks_for_tunnel => (Body::Http2(Http2Body::held(stream)), Framing::None),
+            framing if framing.is_empty() && stream.is_end_stream() => (Body::Empty, framing),
+            framing => (Body::Http2(Http2Body::new(stream)), framing),
         };
         let cx = life::Context { worker: &self.worker, chain: &self.chain, downstream: &self.downstream };
         life::serve(&cx, &mut head, body, framing, &mut reply).await;

@@ -124,24 +124,33 @@ pub struct Http2Body {
     chunk: Bytes,
     trailers: Option<Fields>,
     ended: bool,
+    /// What comes belongs to a tunnel that is not open yet.
+    held: bool,
 }
 
 impl Http2Body {
     /// The body of the message whose head came with `stream`.
     pub fn new(stream: h2::RecvStream) -> Self {
-        Self { stream, chunk: Bytes::new(), trailers: None, ended: false }
+        Self { stream, chunk: Bytes::new(), trailers: None, ended: false, held: false }
+    }
+
+    /// The bytes of a tunnel that the message asks for: no body until [`Body::into_tunnel`] lets them through.
+    pub fn held(stream: h2::RecvStream) -> Self {
+        Self { held: true, ..Self::new(stream) }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, ReadError>> {
         while self.chunk.is_empty() {
-            if self.ended {
+            if self.ended || self.held {
                 return Poll::Ready(Ok(Step::End));
             }
             match ready!(self.stream.poll_data(cx)) {
                 Some(data) => self.chunk = data?,
                 None => {
                     if let Some(trailers) = ready!(self.stream.poll_trailers(cx))? {
-                        self.trailers = Some(convert::fields_from_map(&trailers));
+                        let mut fields = Fields::new();
+                        convert::trailers_from_h2(&trailers, &mut fields);
+                        self.trailers = Some(fields);
                     }
                     self.ended = true;
                 }
@@ -163,7 +172,8 @@ impl<'a> Body<'a> {
             Self::Http1(body) => {
                 Self::Http1(Http1Body::new(body.reader, BodyDecoder::new(Framing::UntilClose, Limits::default())))
             }
-            other => other,
+            Self::Http2(body) => Self::Http2(Http2Body { held: false, ..body }),
+            Self::Empty => Self::Empty,
         }
     }
 

@@ -18,6 +18,9 @@ pub enum WriteError {
     /// The body is not as long as its head said.
     #[error("the body does not keep to its announced length: {0}")]
     Length(#[from] EncodeError),
+    /// The trailers cannot be said in HTTP/2.
+    #[error("the trailers cannot be sent: {0}")]
+    Trailers(#[from] convert::ConvertError),
     /// The peer reset the HTTP/2 stream, or its connection failed.
     #[error("the stream was reset while sending: {0}")]
     Http2(#[from] h2::Error),
@@ -87,7 +90,7 @@ impl Sink<'_> {
             },
             Self::Http2(stream) => {
                 match source.trailers() {
-                    Some(trailers) => stream.send_trailers(convert::map_from_fields(trailers))?,
+                    Some(trailers) => stream.send_trailers(convert::trailers_to_h2(trailers)?)?,
                     None => stream.send_data(Bytes::new(), true)?,
                 }
                 *self = Self::Closed;

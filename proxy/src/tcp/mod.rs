@@ -5,8 +5,8 @@ use crate::request::Downstream;
 use crate::request::server_http2::Prefixed;
 use crate::snapshot::TcpChain;
 use crate::stream::BoxIo;
-use crate::upstream::Outcome;
-use crate::upstream::pool::{ConnectError, Protocol, Target, connect as connect_to};
+use crate::upstream::pool::{ConnectError, Target, connect as connect_to};
+use crate::upstream::{Outcome, Protocol, Tried};
 use crate::worker::Worker;
 use std::cell::Cell;
 use std::io;
@@ -26,7 +26,7 @@ pub async fn connect(worker: &Rc<Worker>, chain: &TcpChain, downstream: &Downstr
         debug!(cluster = %name, "cluster is not configured; connection closed");
         return None;
     };
-    let mut tried = Vec::new();
+    let mut tried = Tried::new();
     for _ in 0..chain.max_connect_attempts.max(1) {
         let target = match Target::pick(&cluster, downstream, &tried, worker.random64()) {
             Ok(target) => target,

@@ -15,6 +15,7 @@
 
 pub mod breaker;
 pub mod budget;
+pub mod pool;
 
 mod assignment;
 mod balance;

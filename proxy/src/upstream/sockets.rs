@@ -1,5 +1,6 @@
 //! Which transport socket an endpoint's connections use (`transport_socket`, `transport_socket_matches`).
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use weft_xds::envoy::config::cluster::v3::Cluster;
@@ -9,8 +10,35 @@ use weft_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use weft_xds::google::protobuf::Struct;
 use weft_xds::{FieldError, any};
 
-/// TLS settings toward an endpoint.
-pub type SocketTls = UpstreamTlsContext;
+use crate::tls::UpstreamTls;
+
+/// TLS settings toward an endpoint, compiled. Two are equal when their messages are.
+#[derive(Debug)]
+pub struct SocketTls {
+    message: UpstreamTlsContext,
+    tls: UpstreamTls,
+}
+
+impl SocketTls {
+    fn compile(message: UpstreamTlsContext, path: &str) -> Result<Self, FieldError> {
+        let tls = UpstreamTls::from_proto(&message, path)?;
+        Ok(Self { message, tls })
+    }
+}
+
+impl Deref for SocketTls {
+    type Target = UpstreamTls;
+
+    fn deref(&self) -> &UpstreamTls {
+        &self.tls
+    }
+}
+
+impl PartialEq for SocketTls {
+    fn eq(&self, other: &Self) -> bool {
+        self.message == other.message
+    }
+}
 
 /// A cluster's sockets, the first match first.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +82,9 @@ fn socket(message: Option<&TransportSocket>, path: &str) -> Result<Option<Arc<So
         None if message.name == "envoy.transport_sockets.raw_buffer" => Ok(None),
         None => Err(FieldError::missing(path, "give an UpstreamTlsContext, or a RawBuffer for plaintext")),
         Some(ConfigType::TypedConfig(config)) if any::is::<RawBuffer>(config) => Ok(None),
-        Some(ConfigType::TypedConfig(config)) => Ok(Some(Arc::new(any::unpack::<UpstreamTlsContext>(config, path)?))),
+        Some(ConfigType::TypedConfig(config)) => {
+            let message = any::unpack::<UpstreamTlsContext>(config, path.as_str())?;
+            Ok(Some(Arc::new(SocketTls::compile(message, &path)?)))
+        },
     }
 }

@@ -4,6 +4,8 @@ use super::Target;
 use crate::accept;
 use crate::request::{Direction, Downstream};
 use crate::stream::{BoxIo, sweep};
+use crate::tls;
+use crate::upstream::Protocol;
 use crate::upstream::breaker::Permit;
 use crate::worker::Worker;
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
@@ -17,25 +19,12 @@ use thiserror::Error;
 use tokio::net::TcpSocket;
 use weft_xds::names::{ALPN_H2, ALPN_HTTP1, ALPN_TCP};
 
-/// What will be spoken on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
-    /// Opaque bytes.
-    Tcp,
-}
-
-impl Protocol {
-    /// Its name between sidecars.
-    pub fn mesh_alpn(self) -> &'static str {
-        match self {
-            Self::Http1 => ALPN_HTTP1,
-            Self::Http2 => ALPN_H2,
-            Self::Tcp => ALPN_TCP,
-        }
+/// The name of a protocol between sidecars.
+pub(super) fn mesh_alpn(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http1 => ALPN_HTTP1,
+        Protocol::Http2 => ALPN_H2,
+        Protocol::Tcp => ALPN_TCP,
     }
 }
 
@@ -134,9 +123,9 @@ pub async fn connect(
         let Some(tls) = target.tls(protocol, &worker.shared.identity) else {
             return Ok(Connected { io, authenticated: false, permit });
         };
-        let tls = tls.map_err(|error| ConnectError::Tls(error.to_string()))?;
-        let stream = tls.connect(io).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
-        let authenticated = stream.peer_identity().is_some();
+        let tls = tls.map_err(ConnectError::Tls)?;
+        let stream = tls::connect(io, &tls).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
+        let authenticated = stream.peer().is_some();
         Ok(Connected { io: Box::new(stream), authenticated, permit })
     };
     sweep::race(Some(&deadline), Box::pin(connecting)).await.unwrap_or(Err(ConnectError::Timeout(timeout)))

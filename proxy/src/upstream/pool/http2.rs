@@ -28,6 +28,13 @@ pub struct Http2Connection {
     use_of: Rc<Use>,
 }
 
+impl Http2Connection {
+    /// Whether the peer takes extended CONNECT (RFC 8441).
+    pub fn allows_upgrade(&self) -> bool {
+        self.send.is_extended_connect_protocol_enabled()
+    }
+}
+
 impl Drop for Http2Connection {
     fn drop(&mut self) {
         self.use_of.streams.set(self.use_of.streams.get() - 1);
@@ -57,7 +64,7 @@ enum State {
 struct Ready {
     send: SendRequest<Bytes>,
     authenticated: bool,
-    idle_timeout: Duration,
+    idle_timeout: Option<Duration>,
     use_of: Rc<Use>,
 }
 
@@ -73,7 +80,7 @@ impl Slot {
     /// it goes on when one of them gives up.
     pub(super) async fn lease<F>(
         self: &Rc<Self>,
-        idle_timeout: Duration,
+        idle_timeout: Option<Duration>,
         connect: impl FnOnce() -> F,
     ) -> Result<Http2Connection, ConnectError>
     where
@@ -127,7 +134,7 @@ impl Slot {
     }
 
     /// Connecting => Ready | Empty
-    async fn establish<F>(self: Rc<Self>, attempt: Rc<Connecting>, idle_timeout: Duration, connect: F)
+    async fn establish<F>(self: Rc<Self>, attempt: Rc<Connecting>, idle_timeout: Option<Duration>, connect: F)
     where
         F: Future<Output = Result<Connected, ConnectError>>,
     {
@@ -156,8 +163,8 @@ impl Slot {
             State::Empty => false,
             State::Connecting(_) => true,
             State::Ready(ready) => {
-                let idle = ready.use_of.streams.get() == 0
-                    && now.duration_since(ready.use_of.idle_since.get()) >= ready.idle_timeout;
+                let idle_for = now.duration_since(ready.use_of.idle_since.get());
+                let idle = ready.use_of.streams.get() == 0 && ready.idle_timeout.is_some_and(|limit| idle_for >= limit);
                 // Streams that are open keep their connection; it only takes no new ones.
                 is_current && !idle
             }
@@ -165,7 +172,7 @@ impl Slot {
     }
 }
 
-async fn handshake(connected: Connected, idle_timeout: Duration) -> Result<Ready, ConnectError> {
+async fn handshake(connected: Connected, idle_timeout: Option<Duration>) -> Result<Ready, ConnectError> {
     let Connected { io, authenticated, permit, .. } = connected;
     let (send, connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW)

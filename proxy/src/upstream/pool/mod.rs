@@ -8,7 +8,7 @@ mod http1;
 mod http2;
 mod target;
 
-pub use connect::{ConnectError, Connected, LocalFuture, Network, Protocol, TcpNetwork, connect, tune};
+pub use connect::{ConnectError, Connected, LocalFuture, Network, TcpNetwork, connect, tune};
 pub use http1::Http1Connection;
 pub use http2::Http2Connection;
 pub use target::{Target, TargetId};
@@ -85,7 +85,7 @@ impl Pools {
             idle.retain_mut(|connection| {
                 key.generation == generation
                     && connection.is_wanted()
-                    && now.duration_since(connection.idle_since) < connection.idle_timeout
+                    && connection.idle_timeout.is_none_or(|limit| now.duration_since(connection.idle_since) < limit)
                     && connection.wire.is_quiet()
             });
             !idle.is_empty()

@@ -1,11 +1,12 @@
 //! Where an attempt goes.
 
-use super::connect::{self, ConnectError, Protocol};
+use super::connect::{self, ConnectError, mesh_alpn};
 use super::{Http1Connection, Lease, PoolKey};
 use crate::http::{RequestHead, Version};
 use crate::request::Downstream;
-use crate::tls::{ClientTls, LocalIdentity, TlsError};
-use crate::upstream::{Cluster, Endpoint, EndpointId, Outcome, PickContext, PickError};
+use crate::tls::verifier::expected_peer;
+use crate::tls::{ClientTls, ExpectedPeer, LocalIdentity};
+use crate::upstream::{Cluster, Endpoint, EndpointId, Outcome, PickContext, PickError, Protocol};
 use crate::worker::Worker;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -71,10 +72,20 @@ impl Target {
     }
 
     /// How to secure a connection to it; `None` for plaintext.
-    pub fn tls(&self, protocol: Protocol, identity: &Arc<LocalIdentity>) -> Option<Result<ClientTls, TlsError>> {
+    ///
+    /// # Errors
+    /// When the identity that EDS gives it is none.
+    pub fn tls(&self, protocol: Protocol, local: &Arc<LocalIdentity>) -> Option<Result<ClientTls, String>> {
         let endpoint = self.endpoint.as_ref()?;
-        let socket = endpoint.tls()?;
-        Some(socket.client(identity, endpoint.identity(), protocol.mesh_alpn()))
+        let tls = endpoint.tls()?;
+        let expected = match endpoint.identity() {
+            Some(identity) => expected_peer(&identity.spiffe, identity.pod.as_deref()),
+            None => Ok(ExpectedPeer::default()),
+        };
+        // Between sidecars the name says which protocol is inside; a context of another mesh keeps its own list.
+        let mesh = mesh_alpn(protocol);
+        let alpn = tls.alpn().iter().any(|name| name == mesh.as_bytes()).then_some(mesh);
+        Some(expected.map(|expected| tls.client(local, expected, alpn)).map_err(|error| error.to_string()))
     }
 
     /// A connection for a request: one that idles, or a new one. With `fresh` only a new one will do.
