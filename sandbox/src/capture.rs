@@ -9,8 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
-    sockopt,
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -65,10 +64,7 @@ impl Capture {
             .name("weft-capture".into())
             .spawn(move || read(&socket, outgoing, &reader))
             .map_err(Error::io("start a thread"))?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Whether one frame seen so far contains `needle`. A needle that TCP split over two frames is not found: choose a short one.
@@ -96,10 +92,7 @@ impl Capture {
     }
 
     fn lock(&self) -> MutexGuard<'_, Captured> {
-        self.shared
-            .captured
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.captured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,9 +112,7 @@ impl Captured {
     /// Every frame from its Ethernet header on, in the order seen.
     pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.frames.iter().map(|&(_, end)| end));
-        starts
-            .zip(&self.frames)
-            .map(|(start, &(_, end))| &self.bytes[start..end])
+        starts.zip(&self.frames).map(|(start, &(_, end))| &self.bytes[start..end])
     }
 
     /// All frames' bytes, one after the other.
@@ -143,9 +134,7 @@ impl Captured {
             file.write_all(&word.to_ne_bytes())?;
         }
         for (frame, (time, _)) in self.frames().zip(&self.frames) {
-            let time = time
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
+            let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let length = frame.len() as u32;
             for word in [time.as_secs() as u32, time.subsec_micros(), length, length] {
                 file.write_all(&word.to_ne_bytes())?;
@@ -167,21 +156,14 @@ impl Captured {
 
 /// A packet socket of the calling thread's network namespace, which queues frames of all its interfaces from now on.
 fn open() -> Result<OwnedFd, Error> {
-    let socket = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::EthAll,
-    )
-    .map_err(Error::os("open a packet socket"))?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+        .map_err(Error::os("open a packet socket"))?;
     let poll = TimeVal::new(0, POLL.as_micros() as i64);
-    setsockopt(&socket, sockopt::ReceiveTimeout, &poll)
-        .map_err(Error::os("set a packet socket's time-out"))?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &poll).map_err(Error::os("set a packet socket's time-out"))?;
     // A burst must not be dropped while the reader waits for a CPU. In a user namespace the limit of the machine applies instead.
     let queue = 64 << 20;
     if setsockopt(&socket, sockopt::RcvBufForce, &queue).is_err() {
-        setsockopt(&socket, sockopt::RcvBuf, &queue)
-            .map_err(Error::os("set a packet socket's queue"))?;
+        setsockopt(&socket, sockopt::RcvBuf, &queue).map_err(Error::os("set a packet socket's queue"))?;
     }
     Ok(socket)
 }
@@ -202,11 +184,7 @@ fn read(socket: &OwnedFd, outgoing: bool, shared: &Shared) {
             Ok((length, from)) => {
                 let sent = from.is_some_and(|from| from.pkttype() == nix::libc::PACKET_OUTGOING);
                 if outgoing || !sent {
-                    shared
-                        .captured
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(&buffer[..length]);
+                    shared.captured.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..length]);
                 }
             }
             Err(nix::errno::Errno::EINTR | nix::errno::Errno::ENETDOWN) => {}
@@ -215,20 +193,13 @@ fn read(socket: &OwnedFd, outgoing: bool, shared: &Shared) {
         }
     }
     let dropped = dropped_by_kernel(socket);
-    shared
-        .captured
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .dropped += dropped;
+    shared.captured.lock().unwrap_or_else(PoisonError::into_inner).dropped += dropped;
 }
 
 /// Frames the kernel could not queue (PACKET_STATISTICS, packet(7)).
 #[allow(unsafe_code)]
 fn dropped_by_kernel(socket: &OwnedFd) -> u64 {
-    let mut statistics = nix::libc::tpacket_stats {
-        tp_packets: 0,
-        tp_drops: 0,
-    };
+    let mut statistics = nix::libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of_val(&statistics) as nix::libc::socklen_t;
     // SAFETY: the pointers are to `statistics`, which the kernel fills with at most `length` bytes, and to `length`; both outlive the call.
     let answer = unsafe {
@@ -240,9 +211,5 @@ fn dropped_by_kernel(socket: &OwnedFd) -> u64 {
             &raw mut length,
         )
     };
-    if answer == 0 {
-        u64::from(statistics.tp_drops)
-    } else {
-        0
-    }
+    if answer == 0 { u64::from(statistics.tp_drops) } else { 0 }
 }

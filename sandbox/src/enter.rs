@@ -39,22 +39,14 @@ pub fn enter(mode: Mode) -> Result<(), Error> {
         Mode::Rootless => true,
         Mode::Root if privileged => false,
         Mode::Root => {
-            return Err(missing(
-                "make network namespaces",
-                io::ErrorKind::PermissionDenied.into(),
-            ));
+            return Err(missing("make network namespaces", io::ErrorKind::PermissionDenied.into()));
         }
     };
     if !rootless {
-        let _ = ENTERED.set(Entered {
-            outside,
-            host: None,
-        });
+        let _ = ENTERED.set(Entered { outside, host: None });
         return Ok(());
     }
-    let threads = fs::read_dir("/proc/self/task")
-        .map_err(Error::io("count this process's threads"))?
-        .count();
+    let threads = fs::read_dir("/proc/self/task").map_err(Error::io("count this process's threads"))?.count();
     if threads != 1 {
         return Err(Error::Threads { threads });
     }
@@ -65,29 +57,20 @@ pub fn enter(mode: Mode) -> Result<(), Error> {
     let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
     unshare(flags).map_err(|errno| missing("create a user namespace", errno.into()))?;
     // An unprivileged process may map only itself, and its group only after giving up setgroups (user_namespaces(7)).
-    let maps = [
-        ("setgroups", "deny".into()),
-        ("uid_map", format!("0 {outside} 1")),
-        ("gid_map", format!("0 {group} 1")),
-    ];
+    let maps =
+        [("setgroups", "deny".into()), ("uid_map", format!("0 {outside} 1")), ("gid_map", format!("0 {group} 1"))];
     for (file, text) in maps {
         fs::write(format!("/proc/self/{file}"), text)
             .map_err(|error| missing("become root of a user namespace", error))?;
     }
     // Ubuntu lets anyone create a user namespace but takes its privileges away: only using one tells.
-    crate::link::with_netlink(async |links| links.set_up("lo", None).await).map_err(|error| {
-        match error {
-            Error::Netlink { source, .. } => missing(
-                "use the privileges of a user namespace",
-                io::Error::other(source.to_string()),
-            ),
-            other => other,
+    crate::link::with_netlink(async |links| links.set_up("lo", None).await).map_err(|error| match error {
+        Error::Netlink { source, .. } => {
+            missing("use the privileges of a user namespace", io::Error::other(source.to_string()))
         }
+        other => other,
     })?;
-    let _ = ENTERED.set(Entered {
-        outside,
-        host: Some(host),
-    });
+    let _ = ENTERED.set(Entered { outside, host: Some(host) });
     Ok(())
 }
 
@@ -103,19 +86,12 @@ pub(crate) fn host_side() -> Option<&'static HostSide> {
 
 /// The user this process is on the host.
 pub(crate) fn user_outside() -> u32 {
-    ENTERED
-        .get()
-        .map_or_else(getuid, |entered| entered.outside)
-        .as_raw()
+    ENTERED.get().map_or_else(getuid, |entered| entered.outside).as_raw()
 }
 
 /// An error that says which command helps on this machine.
 pub(crate) fn missing(action: &'static str, source: io::Error) -> Error {
-    Error::Privileges {
-        action,
-        source,
-        hint: hint(),
-    }
+    Error::Privileges { action, source, hint: hint() }
 }
 
 struct Entered {
@@ -130,17 +106,13 @@ fn has_privileges() -> bool {
     const NEEDED: u64 = 1 << 21 | 1 << 12;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & NEEDED == NEEDED)
+    effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & NEEDED == NEEDED)
 }
 
 /// What to do about missing privileges, by what this kernel says about user namespaces.
 fn hint() -> String {
     let setting = |path: &str| {
-        fs::read_to_string(format!("/proc/sys/{path}"))
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
+        fs::read_to_string(format!("/proc/sys/{path}")).map(|text| text.trim().to_owned()).unwrap_or_default()
     };
     let allow = if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
         "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"

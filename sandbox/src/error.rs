@@ -54,6 +54,12 @@ pub enum Error {
         /// The runtime directory.
         directory: PathBuf,
     },
+    /// The runtime directory is another user's.
+    #[error("the runtime directory {} belongs to another user: set WEFT_RUNTIME_DIR to a directory of your own", directory.display())]
+    RuntimeDirectory {
+        /// The runtime directory.
+        directory: PathBuf,
+    },
     /// A pod of that name exists.
     #[error("pod {name} exists already: remove it first, or choose another name")]
     PodExists {
@@ -61,9 +67,7 @@ pub enum Error {
         name: String,
     },
     /// A name that cannot be a host name and a directory.
-    #[error(
-        "pod name {name:?} is not usable: 1 to 63 of a-z, 0-9 and '-', neither first nor last '-'"
-    )]
+    #[error("pod name {name:?} is not usable: 1 to 63 of a-z, 0-9 and '-', neither first nor last '-'")]
     PodName {
         /// The name asked for.
         name: String,
@@ -103,10 +107,7 @@ impl Error {
     /// The same for system calls made through nix.
     pub(crate) fn os(action: impl Into<String>) -> impl FnOnce(nix::errno::Errno) -> Self {
         let action = action.into();
-        move |errno| Error::Io {
-            action,
-            source: errno.into(),
-        }
+        move |errno| Error::Io { action, source: errno.into() }
     }
 
     /// An [`Error::Netlink`] of `source` while doing `action`.

@@ -20,27 +20,14 @@ pub(crate) struct PodFiles {
 
 impl PodFiles {
     /// Writes the files of the pod `name`, below `pods`.
-    pub(crate) fn create(
-        pods: &Path,
-        name: &str,
-        addresses: Addresses,
-        services: &[HostEntry],
-    ) -> Result<Self, Error> {
+    pub(crate) fn create(pods: &Path, name: &str, addresses: Addresses, services: &[HostEntry]) -> Result<Self, Error> {
         let directory = pods.join(name);
         let own_line = format!("{} {name}\n{} {name}\n", addresses.v4, addresses.v6);
-        let files = Self {
-            directory,
-            own_line,
-        };
-        fs::create_dir_all(files.run())
-            .map_err(Error::io(format!("create {}", files.run().display())))?;
+        let files = Self { directory, own_line };
+        fs::create_dir_all(files.run()).map_err(Error::io(format!("create {}", files.run().display())))?;
         // Names come from the hosts file alone. The address is one nobody listens on, so that a name not in it fails at once.
         let resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
-        for (name, text) in [
-            ("resolv.conf", resolver),
-            ("nsswitch.conf", "hosts: files\n"),
-            ("hosts", ""),
-        ] {
+        for (name, text) in [("resolv.conf", resolver), ("nsswitch.conf", "hosts: files\n"), ("hosts", "")] {
             let path = files.directory.join(name);
             fs::write(&path, text).map_err(Error::io(format!("write {}", path.display())))?;
         }
@@ -59,10 +46,7 @@ impl PodFiles {
         let path = self.directory.join("hosts");
         let write = || -> std::io::Result<()> {
             let file = OpenOptions::new().write(true).open(&path)?;
-            let mut text = format!(
-                "127.0.0.1 localhost\n::1 localhost ip6-localhost\n{}",
-                self.own_line
-            );
+            let mut text = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n{}", self.own_line);
             for entry in services {
                 for address in &entry.addresses {
                     text.push_str(&format!("{address} {}\n", entry.names.join(" ")));
@@ -78,17 +62,11 @@ impl PodFiles {
     /// Mounts the files, in the mount namespace of the calling thread, which must be the pod's own and new.
     pub(crate) fn mount(&self) -> Result<(), Error> {
         // Otherwise the mounts below would appear on the host.
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )
-        .map_err(Error::os("make the pod's mounts private"))?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .map_err(Error::os("make the pod's mounts private"))?;
         // Before /run is covered: the directory is usually below it.
-        let sources = ["hosts", "resolv.conf", "nsswitch.conf"]
-            .map(|name| (name, File::open(self.directory.join(name))));
+        let sources =
+            ["hosts", "resolv.conf", "nsswitch.conf"].map(|name| (name, File::open(self.directory.join(name))));
         bind(&self.run(), Path::new("/run"))?;
         for (name, source) in sources {
             use std::os::fd::AsRawFd;
@@ -100,10 +78,7 @@ impl PodFiles {
                 "resolv.conf" => restore_link_target(&target)?,
                 _ => {}
             }
-            bind(
-                &PathBuf::from(format!("/proc/thread-self/fd/{}", source.as_raw_fd())),
-                &target,
-            )?;
+            bind(&PathBuf::from(format!("/proc/thread-self/fd/{}", source.as_raw_fd())), &target)?;
         }
         Ok(())
     }
@@ -130,27 +105,13 @@ fn restore_link_target(path: &Path) -> Result<(), Error> {
         }
         File::create(&target).map(drop)
     };
-    make().map_err(Error::io(format!(
-        "create {}, which {} points to",
-        target.display(),
-        path.display()
-    )))
+    make().map_err(Error::io(format!("create {}, which {} points to", target.display(), path.display())))
 }
 
 fn bind(source: &Path, target: &Path) -> Result<(), Error> {
-    mount(
-        Some(source),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .map_err(|errno| {
-        let hint = if target.exists() {
-            ""
-        } else {
-            " (it does not exist on this machine: create it, empty, with touch)"
-        };
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(|errno| {
+        let hint =
+            if target.exists() { "" } else { " (it does not exist on this machine: create it, empty, with touch)" };
         Error::os(format!("mount the pod's own {}{hint}", target.display()))(errno)
     })
 }

@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
-    recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
+    socketpair,
 };
 use nix::unistd::{ForkResult, fork};
 
@@ -25,23 +25,15 @@ impl HostSide {
     #[allow(unsafe_code)]
     pub(crate) fn fork() -> Result<Self, Error> {
         // Packets, not a stream: one request, one answer.
-        let (near, far) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .map_err(Error::os("make a pair of sockets"))?;
+        let (near, far) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(Error::os("make a pair of sockets"))?;
         // SAFETY: the process has one thread (the caller checked), so the child may use everything it inherits.
         match unsafe { fork() }.map_err(Error::os("fork"))? {
             ForkResult::Parent { .. } => Ok(Self(Mutex::new(near))),
             ForkResult::Child => {
                 drop(near);
                 // Out of the terminal's foreground group, so that Ctrl-C reaches only the parent, whose end then ends this.
-                let _ = nix::unistd::setpgid(
-                    nix::unistd::Pid::from_raw(0),
-                    nix::unistd::Pid::from_raw(0),
-                );
+                let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
                 serve(&far);
                 std::process::exit(0)
             }
@@ -61,19 +53,10 @@ impl HostSide {
         let mut code = [0; 4];
         let mut space = nix::cmsg_space!([RawFd; 1]);
         let mut parts = [IoSliceMut::new(&mut code)];
-        let answer = recvmsg::<()>(
-            connection.as_raw_fd(),
-            &mut parts,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        )?;
-        let sockets = answer.cmsgs()?.find_map(|message| {
-            if let ControlMessageOwned::ScmRights(fds) = message {
-                Some(fds)
-            } else {
-                None
-            }
-        });
+        let answer = recvmsg::<()>(connection.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let sockets = answer
+            .cmsgs()?
+            .find_map(|message| if let ControlMessageOwned::ScmRights(fds) = message { Some(fds) } else { None });
         match sockets.as_deref() {
             Some([socket]) => Ok(adopt(*socket)),
             _ => Err(match i32::from_ne_bytes(code) {
@@ -94,22 +77,15 @@ fn serve(connection: &OwnedFd) {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(_) => return,
         };
-        let address = std::str::from_utf8(&request[..length])
-            .ok()
-            .and_then(|text| text.parse::<SocketAddr>().ok());
-        let listener = address
-            .ok_or_else(|| io::Error::from_raw_os_error(nix::libc::EINVAL))
-            .and_then(TcpListener::bind);
+        let address = std::str::from_utf8(&request[..length]).ok().and_then(|text| text.parse::<SocketAddr>().ok());
+        let listener =
+            address.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::EINVAL)).and_then(TcpListener::bind);
         let sent = match &listener {
             Ok(listener) => {
                 let sockets = [listener.as_raw_fd()];
                 answer(connection, 0, &[ControlMessage::ScmRights(&sockets)])
             }
-            Err(error) => answer(
-                connection,
-                error.raw_os_error().unwrap_or(nix::libc::EINVAL),
-                &[],
-            ),
+            Err(error) => answer(connection, error.raw_os_error().unwrap_or(nix::libc::EINVAL), &[]),
         };
         if sent.is_err() {
             return;
@@ -118,13 +94,7 @@ fn serve(connection: &OwnedFd) {
 }
 
 fn answer(connection: &OwnedFd, code: i32, sockets: &[ControlMessage<'_>]) -> nix::Result<usize> {
-    sendmsg::<()>(
-        connection.as_raw_fd(),
-        &[IoSlice::new(&code.to_ne_bytes())],
-        sockets,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )
+    sendmsg::<()>(connection.as_raw_fd(), &[IoSlice::new(&code.to_ne_bytes())], sockets, MsgFlags::MSG_NOSIGNAL, None)
 }
 
 #[allow(unsafe_code)]

@@ -6,23 +6,16 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
-use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, State,
-};
-use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, State};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::Error;
 use crate::netns::block_on;
 
 /// Opens netlink in the calling thread's network namespace, runs `work` with it, and closes it.
-pub(crate) fn with_netlink<T>(
-    work: impl AsyncFnOnce(Links) -> Result<T, Error>,
-) -> Result<T, Error> {
+pub(crate) fn with_netlink<T>(work: impl AsyncFnOnce(Links) -> Result<T, Error>) -> Result<T, Error> {
     block_on(async move {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(Error::io("open a netlink socket"))?;
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::io("open a netlink socket"))?;
         tokio::spawn(connection);
         work(Links(handle)).await
     })?
@@ -65,75 +58,40 @@ impl Links {
 
     async fn state(&self, name: &str) -> Result<Option<State>, Error> {
         let state = |attribute| {
-            if let LinkAttribute::OperState(state) = attribute {
-                Some(state)
-            } else {
-                None
-            }
+            if let LinkAttribute::OperState(state) = attribute { Some(state) } else { None }
         };
-        Ok(self
-            .get(name)
-            .await?
-            .and_then(|link| link.attributes.into_iter().find_map(state)))
+        Ok(self.get(name).await?.and_then(|link| link.attributes.into_iter().find_map(state)))
     }
 
     async fn get(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
         let mut answer = self.0.link().get().match_name(name.to_owned()).execute();
         match answer.try_next().await {
             Ok(link) => Ok(link),
-            Err(rtnetlink::Error::NetlinkError(error))
-                if error.raw_code() == -nix::libc::ENODEV =>
-            {
-                Ok(None)
-            }
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => Ok(None),
             Err(error) => Err(Error::netlink(format!("look for interface {name}"))(error)),
         }
     }
 
     /// The index of the interface `name`, which must exist.
     pub(crate) async fn index(&self, name: &str) -> Result<u32, Error> {
-        let missing = || Error::Io {
-            action: format!("find interface {name}"),
-            source: std::io::ErrorKind::NotFound.into(),
-        };
+        let missing =
+            || Error::Io { action: format!("find interface {name}"), source: std::io::ErrorKind::NotFound.into() };
         self.find(name).await?.ok_or_else(missing)
     }
 
     /// Makes a bridge without spanning tree or multicast snooping: a frame is forwarded from the first moment.
     pub(crate) async fn add_bridge(&self, name: &str) -> Result<(), Error> {
-        let bridge = LinkBridge::new(name)
-            .forward_delay(0)
-            .mcast_snooping(false)
-            .build();
-        self.0
-            .link()
-            .add(bridge)
-            .execute()
-            .await
-            .map_err(Error::netlink(format!("add bridge {name}")))
+        let bridge = LinkBridge::new(name).forward_delay(0).mcast_snooping(false).build();
+        self.0.link().add(bridge).execute().await.map_err(Error::netlink(format!("add bridge {name}")))
     }
 
     /// Makes a pair of connected interfaces: `near` here, `far` in the namespace `there`.
-    pub(crate) async fn add_veth(
-        &self,
-        near: End,
-        far: End,
-        there: BorrowedFd<'_>,
-    ) -> Result<(), Error> {
+    pub(crate) async fn add_veth(&self, near: End, far: End, there: BorrowedFd<'_>) -> Result<(), Error> {
         let action = format!("add interface {}", near.name);
-        let peer = far
-            .message::<LinkUnspec>(LinkMessageBuilder::default())
-            .setns_by_fd(there.as_raw_fd());
+        let peer = far.message::<LinkUnspec>(LinkMessageBuilder::default()).setns_by_fd(there.as_raw_fd());
         let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth);
-        let pair = near
-            .message(pair)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
-        self.0
-            .link()
-            .add(pair.build())
-            .execute()
-            .await
-            .map_err(Error::netlink(action))
+        let pair = near.message(pair).set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        self.0.link().add(pair.build()).execute().await.map_err(Error::netlink(action))
     }
 
     /// Waits until the interface carries frames: it is up, its peer is, and the kernel has told its bridge or queue.
@@ -146,11 +104,8 @@ impl Links {
             }
             Ok(())
         };
-        let late =
-            |_| Error::io(format!("connect interface {name}"))(std::io::ErrorKind::TimedOut.into());
-        tokio::time::timeout(PATIENCE, running)
-            .await
-            .map_err(late)?
+        let late = |_| Error::io(format!("connect interface {name}"))(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(PATIENCE, running).await.map_err(late)?
     }
 
     /// Sets the interface up, as a port of the bridge `controller` if one is given.
@@ -159,83 +114,44 @@ impl Links {
         if let Some(controller) = controller {
             change = change.controller(self.index(controller).await?);
         }
-        self.0
-            .link()
-            .change(change.build())
-            .execute()
-            .await
-            .map_err(Error::netlink(format!("set interface {name} up")))
+        self.0.link().change(change.build()).execute().await.map_err(Error::netlink(format!("set interface {name} up")))
     }
 
     /// Gives the interface an address, usable at once: IPv6 does not first ask whether another has it.
-    pub(crate) async fn add_address(
-        &self,
-        name: &str,
-        address: IpAddr,
-        prefix_len: u8,
-    ) -> Result<(), Error> {
-        let mut request = self
-            .0
-            .address()
-            .add(self.index(name).await?, address, prefix_len);
+    pub(crate) async fn add_address(&self, name: &str, address: IpAddr, prefix_len: u8) -> Result<(), Error> {
+        let mut request = self.0.address().add(self.index(name).await?, address, prefix_len);
         if address.is_ipv6() {
-            request
-                .message_mut()
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad));
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        request
-            .execute()
-            .await
-            .map_err(Error::netlink(format!("add address {address} to {name}")))
+        request.execute().await.map_err(Error::netlink(format!("add address {address} to {name}")))
     }
 
     /// Waits until the interface answers neighbours that look for its IPv6 `address`: the kernel joins the multicast group of such
     /// questions (RFC 4291 2.7.1) some time after the interface is up. A question asked before is repeated a second later.
-    pub(crate) async fn wait_until_found(
-        &self,
-        name: &str,
-        address: Ipv6Addr,
-    ) -> Result<(), Error> {
+    pub(crate) async fn wait_until_found(&self, name: &str, address: Ipv6Addr) -> Result<(), Error> {
         let [.., high, low] = address.segments();
         let group = format!("ff0200000000000000000001ff{:02x}{low:04x}", high & 0xff);
         let joined = async || -> std::io::Result<()> {
             loop {
                 let groups = std::fs::read_to_string("/proc/thread-self/net/igmp6")?;
                 let mut lines = groups.lines().map(|line| line.split_whitespace());
-                if lines
-                    .any(|mut fields| fields.nth(1) == Some(name) && fields.next() == Some(&group))
-                {
+                if lines.any(|mut fields| fields.nth(1) == Some(name) && fields.next() == Some(&group)) {
                     return Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         let late = |_| Err(std::io::ErrorKind::TimedOut.into());
-        let waited = tokio::time::timeout(PATIENCE, joined())
-            .await
-            .unwrap_or_else(late);
-        waited.map_err(Error::io(format!(
-            "make interface {name} answer for {address}"
-        )))
+        let waited = tokio::time::timeout(PATIENCE, joined()).await.unwrap_or_else(late);
+        waited.map_err(Error::io(format!("make interface {name} answer for {address}")))
     }
 
     /// Routes everything unknown to the gateways.
     pub(crate) async fn add_default_routes(&self, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<(), Error> {
         let v4_route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(v4).build();
-        self.0
-            .route()
-            .add(v4_route)
-            .execute()
-            .await
-            .map_err(Error::netlink(format!("route to {v4}")))?;
+        self.0.route().add(v4_route).execute().await.map_err(Error::netlink(format!("route to {v4}")))?;
         let v6_route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(v6).build();
-        self.0
-            .route()
-            .add(v6_route)
-            .execute()
-            .await
-            .map_err(Error::netlink(format!("route to {v6}")))
+        self.0.route().add(v6_route).execute().await.map_err(Error::netlink(format!("route to {v6}")))
     }
 
     /// Deletes the interface (and so its peer) if it exists.
@@ -245,11 +161,7 @@ impl Links {
         };
         match self.0.link().del(index).execute().await {
             // Its namespace is going away too, and was faster.
-            Err(rtnetlink::Error::NetlinkError(error))
-                if error.raw_code() == -nix::libc::ENODEV =>
-            {
-                Ok(())
-            }
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => Ok(()),
             answer => answer.map_err(Error::netlink(format!("delete interface {name}"))),
         }
     }

@@ -24,29 +24,21 @@ impl Namespaces {
     pub(crate) fn unshare_net() -> Result<Self, Error> {
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|errno| crate::enter::missing("create a network namespace", errno.into()))?;
-        Ok(Self {
-            net: own("net")?,
-            private: None,
-        })
+        Ok(Self { net: own("net")?, private: None })
     }
 
     /// New network, mount and host name namespaces for the calling thread, which must be a thread of its own.
     pub(crate) fn unshare_pod() -> Result<Self, Error> {
         let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
-        unshare(flags)
-            .map_err(|errno| crate::enter::missing("create a pod's namespaces", errno.into()))?;
-        Ok(Self {
-            net: own("net")?,
-            private: Some((own("mnt")?, own("uts")?)),
-        })
+        unshare(flags).map_err(|errno| crate::enter::missing("create a pod's namespaces", errno.into()))?;
+        Ok(Self { net: own("net")?, private: Some((own("mnt")?, own("uts")?)) })
     }
 
     /// Moves the calling thread, which must be a thread of its own, into these namespaces.
     pub(crate) fn enter_on_thread(&self) -> Result<(), Error> {
         if self.private.is_some() {
             // A thread that shares its working directory with others may not change mount namespaces.
-            unshare(CloneFlags::CLONE_FS)
-                .map_err(Error::os("leave the process's working directory"))?;
+            unshare(CloneFlags::CLONE_FS).map_err(Error::os("leave the process's working directory"))?;
         }
         self.enter().map_err(Error::os("enter a pod's namespaces"))
     }
@@ -64,11 +56,7 @@ impl Namespaces {
     /// The inode that names the network namespace in `/proc/<pid>/ns/net`; valid as long as `self` lives.
     pub(crate) fn net_inode(&self) -> Result<u64, Error> {
         use std::os::unix::fs::MetadataExt;
-        Ok(self
-            .net
-            .metadata()
-            .map_err(Error::io("look at a network namespace"))?
-            .ino())
+        Ok(self.net.metadata().map_err(Error::io("look at a network namespace"))?.ino())
     }
 }
 
@@ -79,9 +67,7 @@ pub(crate) fn own(kind: &str) -> Result<File, Error> {
 }
 
 /// Runs `work` on a new thread that ends with it, so that namespaces it enters are nobody else's. A panic of `work` is the caller's.
-pub(crate) async fn on_fresh_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Error> {
+pub(crate) async fn on_fresh_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("weft-netns".into())
@@ -102,18 +88,14 @@ pub(crate) async fn on_fresh_thread<T: Send + 'static>(
 pub(crate) fn on_fresh_thread_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    let thread = std::thread::Builder::new()
-        .name("weft-netns".into())
-        .spawn(work)
-        .map_err(Error::io("start a thread"))?;
+    let thread =
+        std::thread::Builder::new().name("weft-netns".into()).spawn(work).map_err(Error::io("start a thread"))?;
     thread.join().or_else(|panic| resume_unwind(panic))
 }
 
 /// Runs `future` on the calling thread, in a runtime that ends with it; its sockets belong to the thread's namespaces.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("start a runtime"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("start a runtime"))?;
     Ok(runtime.block_on(future))
 }

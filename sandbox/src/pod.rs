@@ -28,10 +28,7 @@ pub struct PodSpec {
 impl PodSpec {
     /// A pod with the next free addresses.
     pub fn named(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            addresses: None,
-        }
+        Self { name: name.into(), addresses: None }
     }
 }
 
@@ -78,25 +75,11 @@ impl Pod {
     ) -> Result<Self, Error> {
         let files = PodFiles::create(&fabric.pods_directory(), &name, addresses, services)?;
         let namespaces = {
-            let (fabric, files, port, name) = (
-                Arc::clone(&fabric),
-                files.clone(),
-                port.clone(),
-                name.clone(),
-            );
-            Arc::new(
-                on_fresh_thread(move || set_up(&fabric, &files, &port, &name, addresses)).await??,
-            )
+            let (fabric, files, port, name) = (Arc::clone(&fabric), files.clone(), port.clone(), name.clone());
+            Arc::new(on_fresh_thread(move || set_up(&fabric, &files, &port, &name, addresses)).await??)
         };
-        let pod = Self(Arc::new(Inner {
-            name,
-            addresses,
-            namespaces,
-            files,
-            port,
-            fabric,
-            processes: Mutex::default(),
-        }));
+        let pod =
+            Self(Arc::new(Inner { name, addresses, namespaces, files, port, fabric, processes: Mutex::default() }));
         let port = pod.0.port.name.clone();
         pod.0
             .fabric
@@ -155,31 +138,18 @@ impl Pod {
     ///
     /// # Errors
     /// [`Error::UnmappedUser`] for another user than root in a rootless sandbox; [`Error::Io`] if it cannot be started.
-    pub async fn spawn_as(
-        &self,
-        name: &str,
-        command: Command,
-        user: User,
-    ) -> Result<Process, Error> {
+    pub async fn spawn_as(&self, name: &str, command: Command, user: User) -> Result<Process, Error> {
         let launch = Launch {
             name: name.to_owned(),
             pod: self.0.name.clone(),
             command,
             user,
-            log: self
-                .0
-                .fabric
-                .log_directory
-                .join(format!("{}.{name}.log", self.0.name)),
+            log: self.0.fabric.log_directory.join(format!("{}.{name}.log", self.0.name)),
             namespaces: Arc::clone(&self.0.namespaces),
             token: self.0.fabric.token.clone(),
         };
         let process = self.0.fabric.spawner.launch(launch).await?;
-        let mut processes = self
-            .0
-            .processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut processes = self.0.processes.lock().unwrap_or_else(PoisonError::into_inner);
         processes.retain(|process| process.exit_status().is_none());
         processes.push(process.clone());
         Ok(process)
@@ -187,16 +157,8 @@ impl Pod {
 
     /// Its running processes, oldest first.
     pub fn processes(&self) -> Vec<Process> {
-        let processes = self
-            .0
-            .processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        processes
-            .iter()
-            .filter(|process| process.exit_status().is_none())
-            .cloned()
-            .collect()
+        let processes = self.0.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.iter().filter(|process| process.exit_status().is_none()).cloned().collect()
     }
 
     /// Runs `work` on a thread of its own inside the pod: sockets it opens are the pod's, files and names are as the pod sees them, and so
@@ -204,10 +166,7 @@ impl Pod {
     ///
     /// # Errors
     /// If the thread cannot be started or moved.
-    pub async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
         let namespaces = Arc::clone(&self.0.namespaces);
         on_fresh_thread(move || namespaces.enter_on_thread().map(|()| work())).await?
     }
@@ -216,16 +175,12 @@ impl Pod {
     ///
     /// # Errors
     /// As [`Pod::run`].
-    pub async fn run_async<T, F>(
-        &self,
-        work: impl FnOnce() -> F + Send + 'static,
-    ) -> Result<T, Error>
+    pub async fn run_async<T, F>(&self, work: impl FnOnce() -> F + Send + 'static) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = T>,
     {
-        self.run(move || block_on(async move { work().await }))
-            .await?
+        self.run(move || block_on(async move { work().await })).await?
     }
 
     /// Redirects the pod's TCP connections into the sidecar, in place of rules installed before.
@@ -234,9 +189,7 @@ impl Pod {
     /// [`Error::Redirect`], which says what the kernel lacks.
     pub async fn redirect(&self, rules: &Redirect) -> Result<(), Error> {
         let rules = rules.clone();
-        self.run(move || redirect::install(&rules))
-            .await?
-            .map_err(self.redirect_error())
+        self.run(move || redirect::install(&rules)).await?.map_err(self.redirect_error())
     }
 
     /// Removes the redirection, if there is any.
@@ -244,9 +197,7 @@ impl Pod {
     /// # Errors
     /// As [`Pod::redirect`].
     pub async fn remove_redirect(&self) -> Result<(), Error> {
-        self.run(redirect::remove)
-            .await?
-            .map_err(self.redirect_error())
+        self.run(redirect::remove).await?.map_err(self.redirect_error())
     }
 
     /// The redirection as the kernel has it, with how often each rule applied; none if there is none.
@@ -254,9 +205,7 @@ impl Pod {
     /// # Errors
     /// As [`Pod::redirect`].
     pub async fn redirection(&self) -> Result<Option<Installed>, Error> {
-        self.run(redirect::installed)
-            .await?
-            .map_err(self.redirect_error())
+        self.run(redirect::installed).await?.map_err(self.redirect_error())
     }
 
     /// Captures on the pod's interfaces, loopback included, in both directions.
@@ -272,10 +221,7 @@ impl Pod {
         self.kill_all();
         let port = self.0.port.name.clone();
         // The pod's own end goes with the bridge's; its namespace may live on for connections in their last state.
-        self.0
-            .fabric
-            .on_bridge(async move |links| links.delete(&port).await)
-            .await?;
+        self.0.fabric.on_bridge(async move |links| links.delete(&port).await).await?;
         for process in self.processes() {
             process.wait().await;
         }
@@ -317,8 +263,7 @@ fn set_up(
     addresses: Addresses,
 ) -> Result<Namespaces, Error> {
     let namespaces = Namespaces::unshare_pod()?;
-    nix::unistd::sethostname(name)
-        .map_err(Error::os(format!("set the host name of pod {name}")))?;
+    nix::unistd::sethostname(name).map_err(Error::os(format!("set the host name of pod {name}")))?;
     files.mount()?;
     link::set_sysctls(&[
         // Applications listen on port 80 without being root.
@@ -331,20 +276,12 @@ fn set_up(
         links.set_up("lo", None).await?;
         // Made from the address, so that a successor with the same address is reached without waiting for neighbours to forget the old.
         let [_, b, c, d] = addresses.v4.octets();
-        let eth0 = End {
-            name: "eth0".into(),
-            index: None,
-            mac: Some([0x02, 0x57, 0x46, b, c, d]),
-        };
-        links
-            .add_veth(eth0, port.clone(), fabric.bridge.net.as_fd())
-            .await?;
+        let eth0 = End { name: "eth0".into(), index: None, mac: Some([0x02, 0x57, 0x46, b, c, d]) };
+        links.add_veth(eth0, port.clone(), fabric.bridge.net.as_fd()).await?;
         links.add_address("eth0", addresses.v4.into(), 24).await?;
         links.add_address("eth0", addresses.v6.into(), 64).await?;
         links.set_up("eth0", None).await?;
-        links
-            .add_default_routes(fabric.gateway().v4, fabric.gateway().v6)
-            .await
+        links.add_default_routes(fabric.gateway().v4, fabric.gateway().v6).await
     })?;
     Ok(namespaces)
 }

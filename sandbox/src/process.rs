@@ -77,10 +77,7 @@ impl Process {
         let mut exit = self.0.exit.clone();
         let status = exit.wait_for(Option::is_some).await.map(|status| *status);
         // Invariant: the waiting thread sends a status before it drops the sender.
-        status
-            .ok()
-            .flatten()
-            .expect("the waiting thread ended without a status")
+        status.ok().flatten().expect("the waiting thread ended without a status")
     }
 
     /// Sends a signal to the process itself; nothing if it has ended.
@@ -150,10 +147,7 @@ impl Spawner {
 
     pub(crate) async fn launch(&self, mut launch: Launch) -> Result<Process, Error> {
         if launch.user.uid != 0 && crate::is_rootless() {
-            return Err(Error::UnmappedUser {
-                process: launch.name,
-                uid: launch.user.uid,
-            });
+            return Err(Error::UnmappedUser { process: launch.name, uid: launch.user.uid });
         }
         let (name, log, what) = (launch.name.clone(), launch.log.clone(), launch.describe());
         launch.prepare()?;
@@ -164,22 +158,14 @@ impl Spawner {
         });
         // Invariant: the thread ends only when `self` is dropped, and jobs do not panic.
         self.0.send(job).expect("the spawning thread is gone");
-        let child = child
-            .await
-            .expect("the spawning thread is gone")
-            .map_err(Error::io(what))?;
+        let child = child.await.expect("the spawning thread is gone").map_err(Error::io(what))?;
         watch_exit(name, child, log)
     }
 }
 
 impl Launch {
     fn describe(&self) -> String {
-        format!(
-            "start {} ({}) in pod {}",
-            self.name,
-            self.command.get_program().display(),
-            self.pod
-        )
+        format!("start {} ({}) in pod {}", self.name, self.command.get_program().display(), self.pod)
     }
 
     /// Everything about the command that does not depend on the thread that starts it.
@@ -187,14 +173,8 @@ impl Launch {
     fn prepare(&mut self) -> Result<(), Error> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.map_err(Error::io(format!("open the log {}", self.log.display())))?;
-        let errors = log
-            .try_clone()
-            .map_err(Error::io("duplicate a log's descriptor"))?;
-        self.command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .env(state::MARK, &self.token);
+        let errors = log.try_clone().map_err(Error::io("duplicate a log's descriptor"))?;
+        self.command.stdin(Stdio::null()).stdout(log).stderr(errors).env(state::MARK, &self.token);
         let namespaces = Arc::clone(&self.namespaces);
         let user = self.user;
         let owner = nix::unistd::getpid();
@@ -203,26 +183,14 @@ impl Launch {
         // SAFETY: the closure runs between fork and exec in a child of a process with threads, where only async-signal-safe calls are
         // allowed: it makes system calls on values made before and allocates nothing.
         unsafe {
-            self.command.pre_exec(move || {
-                Ok(become_pod_process(
-                    &namespaces,
-                    user,
-                    owner,
-                    directory.as_deref(),
-                )?)
-            });
+            self.command.pre_exec(move || Ok(become_pod_process(&namespaces, user, owner, directory.as_deref())?));
         }
         Ok(())
     }
 }
 
 /// In the child, before exec.
-fn become_pod_process(
-    namespaces: &Namespaces,
-    user: User,
-    owner: Pid,
-    directory: Option<&Path>,
-) -> nix::Result<()> {
+fn become_pod_process(namespaces: &Namespaces, user: User, owner: Pid, directory: Option<&Path>) -> nix::Result<()> {
     // A group of its own: the terminal's Ctrl-C is for the owner, which ends things in order.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     namespaces.enter()?;
@@ -236,30 +204,18 @@ fn become_pod_process(
     }
     // Last, as a change of user clears it. The owner may have died before.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if nix::unistd::getppid() != owner {
-        Err(Errno::ESRCH)
-    } else {
-        Ok(())
-    }
+    if nix::unistd::getppid() != owner { Err(Errno::ESRCH) } else { Ok(()) }
 }
 
 /// A thread per process waits for it: no handler of SIGCHLD, which belongs to the program that uses this library.
 fn watch_exit(name: String, mut child: Child, log: PathBuf) -> Result<Process, Error> {
     let pid = Pid::from_raw(child.id().cast_signed());
     let (sender, exit) = watch::channel(None);
-    let process = Process(Arc::new(Inner {
-        name,
-        pid,
-        log,
-        reaped: Mutex::new(false),
-        exit,
-    }));
+    let process = Process(Arc::new(Inner { name, pid, log, reaped: Mutex::new(false), exit }));
     let inner = Arc::clone(&process.0);
     let wait = move || {
         // First without reaping, so that the number stays the process's own while somebody signals it.
-        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR)
-        {
-        }
+        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
         let mut reaped = inner.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         let status = child.wait();
         *reaped = true;

@@ -78,12 +78,9 @@ impl Sandbox {
     /// [`Error::Privileges`], which names the command that helps; [`Error::NoFreeSubnet`]; or what the kernel refused.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let slot = Slot::take(&state::runtime_directory())?;
-        let log_directory = config
-            .log_directory
-            .unwrap_or_else(|| slot.directory.join("logs"));
+        let log_directory = config.log_directory.unwrap_or_else(|| slot.directory.join("logs"));
         for directory in [&log_directory, &slot.directory.join("pods")] {
-            std::fs::create_dir_all(directory)
-                .map_err(Error::io(format!("create {}", directory.display())))?;
+            std::fs::create_dir_all(directory).map_err(Error::io(format!("create {}", directory.display())))?;
         }
         let (name, number, host) = (slot.name(), slot.number, netns::own("net")?);
         let bridge = on_fresh_thread(move || set_up_bridge(&name, number, &host)).await??;
@@ -97,13 +94,7 @@ impl Sandbox {
             token,
             ports: AtomicU32::new(FIRST_PORT),
         });
-        let sandbox = Self {
-            fabric,
-            pods: Mutex::new(Pods {
-                last: GATEWAY,
-                ..Pods::default()
-            }),
-        };
+        let sandbox = Self { fabric, pods: Mutex::new(Pods { last: GATEWAY, ..Pods::default() }) };
         let (name, host) = (sandbox.name(), sandbox.host_addresses());
         on_fresh_thread(move || {
             // Only for this interface: what the host's other interfaces do is not ours to change.
@@ -162,31 +153,14 @@ impl Sandbox {
     pub async fn add_pod(&self, spec: PodSpec) -> Result<Pod, Error> {
         let (addresses, services) = self.reserve(&spec)?;
         let index = self.fabric.ports.fetch_add(1, Ordering::Relaxed);
-        let port = End {
-            name: format!("p{index}"),
-            index: Some(index),
-            mac: None,
-        };
-        let made = Pod::create(
-            spec.name.clone(),
-            addresses,
-            port,
-            Arc::clone(&self.fabric),
-            &services,
-        )
-        .await;
+        let port = End { name: format!("p{index}"), index: Some(index), mac: None };
+        let made = Pod::create(spec.name.clone(), addresses, port, Arc::clone(&self.fabric), &services).await;
         let mut pods = self.lock();
         match made {
             Ok(pod) => {
                 // Names may have changed meanwhile.
                 pod.set_hosts(&pods.services)?;
-                pods.by_name.insert(
-                    spec.name,
-                    Member {
-                        addresses,
-                        pod: Some(pod.clone()),
-                    },
-                );
+                pods.by_name.insert(spec.name, Member { addresses, pod: Some(pod.clone()) });
                 Ok(pod)
             }
             Err(error) => {
@@ -203,11 +177,7 @@ impl Sandbox {
 
     /// All pods, by name.
     pub fn pods(&self) -> Vec<Pod> {
-        self.lock()
-            .by_name
-            .values()
-            .filter_map(|member| member.pod.clone())
-            .collect()
+        self.lock().by_name.values().filter_map(|member| member.pod.clone()).collect()
     }
 
     /// Ends the pod's processes at once and disconnects it; its name and addresses are free when this returns. To remove a pod in order,
@@ -219,12 +189,7 @@ impl Sandbox {
         pod.disconnect().await?;
         let mut pods = self.lock();
         // Unless a successor has the name already.
-        if pods
-            .by_name
-            .get(pod.name())
-            .and_then(|member| member.pod.as_ref())
-            .is_some_and(|known| known.is(pod))
-        {
+        if pods.by_name.get(pod.name()).and_then(|member| member.pod.as_ref()).is_some_and(|known| known.is(pod)) {
             pods.by_name.remove(pod.name());
         }
         Ok(())
@@ -238,10 +203,7 @@ impl Sandbox {
     pub fn set_hosts(&self, services: &[HostEntry]) -> Result<(), Error> {
         let mut pods = self.lock();
         pods.services = services.to_vec();
-        pods.by_name
-            .values()
-            .filter_map(|member| member.pod.as_ref())
-            .try_for_each(|pod| pod.set_hosts(services))
+        pods.by_name.values().filter_map(|member| member.pod.as_ref()).try_for_each(|pod| pod.set_hosts(services))
     }
 
     /// Captures what passes the bridge: each frame once, from pods and from the host.
@@ -291,58 +253,28 @@ impl Sandbox {
             Some(addresses) => self.check(name, addresses, &pods)?,
             None => self.next_free(&mut pods)?,
         };
-        pods.by_name.insert(
-            name.clone(),
-            Member {
-                addresses,
-                pod: None,
-            },
-        );
+        pods.by_name.insert(name.clone(), Member { addresses, pod: None });
         Ok((addresses, pods.services.clone()))
     }
 
     fn check(&self, name: &str, addresses: Addresses, pods: &Pods) -> Result<Addresses, Error> {
-        let refuse = |address: IpAddr, reason: String| {
-            Err(Error::Address {
-                name: name.to_owned(),
-                address,
-                reason,
-            })
-        };
+        let refuse = |address: IpAddr, reason: String| Err(Error::Address { name: name.to_owned(), address, reason });
         let [(v4, _), (v6, _)] = self.subnets();
         if IpAddr::from(Ipv4Addr::from(addresses.v4.to_bits() & !0xff)) != v4 {
-            return refuse(
-                addresses.v4.into(),
-                format!("it is outside the sandbox's subnet {v4}/24"),
-            );
+            return refuse(addresses.v4.into(), format!("it is outside the sandbox's subnet {v4}/24"));
         }
-        if IpAddr::from(Ipv6Addr::from(
-            addresses.v6.to_bits() & !u128::from(u64::MAX),
-        )) != v6
-        {
-            return refuse(
-                addresses.v6.into(),
-                format!("it is outside the sandbox's subnet {v6}/64"),
-            );
+        if IpAddr::from(Ipv6Addr::from(addresses.v6.to_bits() & !u128::from(u64::MAX))) != v6 {
+            return refuse(addresses.v6.into(), format!("it is outside the sandbox's subnet {v6}/64"));
         }
         for last in [0, GATEWAY, HOST, 255] {
             let reserved = self.fabric.addresses(last);
-            if let Some(address) = addresses
-                .both()
-                .into_iter()
-                .find(|address| reserved.both().contains(address))
-            {
-                return refuse(
-                    address,
-                    "it is the network's, the bridge's or the host's".into(),
-                );
+            if let Some(address) = addresses.both().into_iter().find(|address| reserved.both().contains(address)) {
+                return refuse(address, "it is the network's, the bridge's or the host's".into());
             }
         }
         for (other, member) in &pods.by_name {
-            if let Some(address) = addresses
-                .both()
-                .into_iter()
-                .find(|address| member.addresses.both().contains(address))
+            if let Some(address) =
+                addresses.both().into_iter().find(|address| member.addresses.both().contains(address))
             {
                 return refuse(address, format!("pod {other} has it"));
             }
@@ -354,15 +286,10 @@ impl Sandbox {
         let after = pods.last.saturating_add(1)..HOST;
         let before = GATEWAY + 1..=pods.last;
         let taken = |addresses: Addresses| {
-            let shares = |member: &Member| {
-                member.addresses.v4 == addresses.v4 || member.addresses.v6 == addresses.v6
-            };
+            let shares = |member: &Member| member.addresses.v4 == addresses.v4 || member.addresses.v6 == addresses.v6;
             pods.by_name.values().any(shares)
         };
-        let free = after
-            .chain(before)
-            .find(|&last| !taken(self.fabric.addresses(last)))
-            .ok_or(Error::NoFreeAddress)?;
+        let free = after.chain(before).find(|&last| !taken(self.fabric.addresses(last))).ok_or(Error::NoFreeAddress)?;
         pods.last = free;
         Ok(self.fabric.addresses(free))
     }
@@ -379,9 +306,7 @@ impl Drop for Sandbox {
         }
         let name = self.name();
         // The kernel would remove it with the bridge's namespace, a little later. There is nobody to tell of a failure.
-        let _ = on_fresh_thread_blocking(move || {
-            link::with_netlink(async |links| links.delete(&name).await)
-        });
+        let _ = on_fresh_thread_blocking(move || link::with_netlink(async |links| links.delete(&name).await));
     }
 }
 
@@ -436,15 +361,8 @@ fn set_up_bridge(name: &str, subnet: u8, host: &std::fs::File) -> Result<Namespa
         links.add_address("bridge", gateway.v4.into(), 24).await?;
         links.add_address("bridge", gateway.v6.into(), 64).await?;
         // An index no interface of the host will have.
-        let near = End {
-            name: "host".into(),
-            index: Some(0x57_4546),
-            mac: None,
-        };
-        let far = End {
-            name: name.to_owned(),
-            ..End::default()
-        };
+        let near = End { name: "host".into(), index: Some(0x57_4546), mac: None };
+        let far = End { name: name.to_owned(), ..End::default() };
         links.add_veth(near, far, host.as_fd()).await?;
         links.set_up("host", Some("bridge")).await
     })?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access, geteuid};
 
 use crate::Error;
 
@@ -38,40 +38,22 @@ pub(crate) struct Slot {
 impl Slot {
     /// Takes the first free subnet, after cleaning up what dead owners left.
     pub(crate) fn take(runtime: &Path) -> Result<Self, Error> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(runtime)
-            .map_err(Error::io(format!(
-                "create the runtime directory {}",
-                runtime.display()
-            )))?;
+        make_runtime_directory(runtime)?;
         sweep(runtime);
         for number in SLOTS {
             let Some((lock_path, mut lock)) = lock(runtime, number)? else {
                 continue;
             };
-            let fail =
-                |action: &str, path: &Path| Error::io(format!("{action} {}", path.display()));
+            let fail = |action: &str, path: &Path| Error::io(format!("{action} {}", path.display()));
             let directory = runtime.join(name(number));
             fs::create_dir_all(&directory).map_err(fail("create", &directory))?;
             let token = fs::read_to_string("/proc/sys/kernel/random/uuid")
                 .map_err(fail("read a random token for", &directory))?;
             let token = format!("{}:{}", name(number), token.trim());
-            lock.set_len(0)
-                .and_then(|()| writeln!(lock, "{token}"))
-                .map_err(fail("write", &lock_path))?;
-            return Ok(Self {
-                number,
-                token,
-                directory,
-                lock_path,
-                _lock: lock,
-            });
+            lock.set_len(0).and_then(|()| writeln!(lock, "{token}")).map_err(fail("write", &lock_path))?;
+            return Ok(Self { number, token, directory, lock_path, _lock: lock });
         }
-        Err(Error::NoFreeSubnet {
-            directory: runtime.to_owned(),
-        })
+        Err(Error::NoFreeSubnet { directory: runtime.to_owned() })
     }
 
     /// The sandbox's name, which is also that of its interface on the host.
@@ -97,13 +79,27 @@ pub(crate) fn runtime_directory() -> PathBuf {
     if let Some(path) = std::env::var_os("WEFT_RUNTIME_DIR") {
         return path.into();
     }
-    let uid = crate::enter::user_outside();
-    if uid == 0 {
+    // Not by the user id: in a user namespace anyone can be root.
+    if access("/run", AccessFlags::W_OK).is_ok() {
         return "/run/weft".into();
     }
     match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(path) if path.metadata().is_ok_and(|metadata| metadata.is_dir()) => path.join("weft"),
-        _ => std::env::temp_dir().join(format!("weft-{uid}")),
+        Some(path) if access(&path, AccessFlags::W_OK).is_ok() => path.join("weft"),
+        _ => std::env::temp_dir().join(format!("weft-{}", crate::enter::user_outside())),
+    }
+}
+
+/// Makes the runtime directory, or accepts the one there is if it is this user's: in /tmp, anyone can make one of that name.
+fn make_runtime_directory(path: &Path) -> Result<(), Error> {
+    let make = || -> std::io::Result<bool> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+        let found = fs::symlink_metadata(path)?;
+        Ok(found.is_dir() && found.uid() == geteuid().as_raw())
+    };
+    match make() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::RuntimeDirectory { directory: path.to_owned() }),
+        Err(source) => Err(Error::io(format!("create the runtime directory {}", path.display()))(source)),
     }
 }
 
@@ -121,10 +117,7 @@ pub(crate) fn sweep(runtime: &Path) {
         if lock.read_to_string(&mut token).is_ok() && !token.trim().is_empty() {
             kill_marked(token.trim());
         }
-        tracing::info!(
-            sandbox = name(number),
-            "removed what a killed sandbox had left"
-        );
+        tracing::info!(sandbox = name(number), "removed what a killed sandbox had left");
         let _ = fs::remove_dir_all(runtime.join(name(number)));
         let _ = fs::remove_file(lock_path);
     }
@@ -135,10 +128,7 @@ fn kill_marked(token: &str) {
     let mark = format!("{MARK}={token}");
     for pid in processes() {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if environment
-            .split(|&byte| byte == 0)
-            .any(|variable| variable == mark.as_bytes())
-        {
+        if environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
@@ -148,9 +138,7 @@ fn kill_marked(token: &str) {
 pub(crate) fn kill_inside(net_inode: u64) {
     let own = std::process::id();
     for pid in processes().filter(|&pid| pid.cast_unsigned() != own) {
-        if fs::metadata(format!("/proc/{pid}/ns/net"))
-            .is_ok_and(|namespace| namespace.ino() == net_inode)
-        {
+        if fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|namespace| namespace.ino() == net_inode) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
@@ -173,13 +161,7 @@ fn lock_name(number: u8) -> String {
 fn lock(runtime: &Path, number: u8) -> Result<Option<(PathBuf, Flock<File>)>, Error> {
     let path = runtime.join(lock_name(number));
     loop {
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path);
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = match open {
             // Another user's lock in a shared directory.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && path.exists() => {

@@ -1,4 +1,6 @@
 //! Nothing is left behind: after a stop, after a kill, as root and rootless.
+// Clippy knows only tests of the standard harness as tests.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -33,10 +35,7 @@ async fn stopping_leaves_nothing_behind() -> TestResult {
     assert!(has_interface(&name) && directory.is_dir() && lock.is_file() && is_alive(child));
     sandbox.stop().await;
     assert!(process.wait().await.code().is_none(), "it was killed");
-    eventually("the runaway child is killed", LIMIT, async || {
-        !is_alive(child)
-    })
-    .await;
+    eventually("the runaway child is killed", LIMIT, async || !is_alive(child)).await;
     assert!(!has_interface(&name));
     drop(pod);
     assert!(!directory.exists() && !lock.exists());
@@ -45,19 +44,13 @@ async fn stopping_leaves_nothing_behind() -> TestResult {
 
 async fn removing_a_pod_ends_its_processes_and_their_children() -> TestResult {
     let sandbox = testing::sandbox().await?;
-    let (a, b) = (
-        sandbox.add_pod(PodSpec::named("a")).await?,
-        sandbox.add_pod(PodSpec::named("b")).await?,
-    );
+    let (a, b) = (sandbox.add_pod(PodSpec::named("a")).await?, sandbox.add_pod(PodSpec::named("b")).await?);
     let process = a.spawn("parent", with_a_runaway_child()).await?;
     let other = b.spawn("other", with_a_runaway_child()).await?;
     let child = runaway(&a.run_dir()).await;
     sandbox.remove_pod(&a).await?;
     assert!(process.exit_status().is_some());
-    eventually("the runaway child is killed", LIMIT, async || {
-        !is_alive(child)
-    })
-    .await;
+    eventually("the runaway child is killed", LIMIT, async || !is_alive(child)).await;
     assert_eq!(other.exit_status(), None, "another pod's process goes on");
     sandbox.remove_pod(&a).await?;
     Ok(())
@@ -69,10 +62,7 @@ async fn a_process_outlives_the_thread_that_asked_for_it() -> TestResult {
     let asker = {
         let pod = pod.clone();
         let mut command = Command::new("/bin/sh");
-        command.args([
-            "-c",
-            "while [ ! -e /run/go ]; do sleep 0.02; done; echo went",
-        ]);
+        command.args(["-c", "while [ ! -e /run/go ]; do sleep 0.02; done; echo went"]);
         move || {
             tokio::runtime::Builder::new_current_thread()
                 .build()?
@@ -93,28 +83,12 @@ async fn a_killed_owner_leaves_no_process_and_the_next_start_removes_the_rest() 
     assert!(is_alive(owner.process) && is_alive(owner.runaway) && has_interface(&owner.name));
     owner.child.kill()?;
     owner.child.wait()?;
-    eventually("the process dies with its owner", LIMIT, async || {
-        !is_alive(owner.process)
-    })
-    .await;
-    eventually(
-        "the interface goes with the bridge's namespace",
-        LIMIT,
-        async || !has_interface(&owner.name),
-    )
-    .await;
+    eventually("the process dies with its owner", LIMIT, async || !is_alive(owner.process)).await;
+    eventually("the interface goes with the bridge's namespace", LIMIT, async || !has_interface(&owner.name)).await;
     assert!(owner.directory.is_dir());
     let next = testing::sandbox().await?;
-    eventually(
-        "the child that had left its parent is killed",
-        LIMIT,
-        async || !is_alive(owner.runaway),
-    )
-    .await;
-    assert!(
-        own.directory().is_dir(),
-        "a living owner's sandbox is left alone"
-    );
+    eventually("the child that had left its parent is killed", LIMIT, async || !is_alive(owner.runaway)).await;
+    assert!(own.directory().is_dir(), "a living owner's sandbox is left alone");
     assert!(next.name() == owner.name || !owner.directory.exists());
     Ok(())
 }
@@ -126,10 +100,7 @@ async fn an_interrupted_owner_leaves_nothing_behind() -> TestResult {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
     assert!(owner.child.wait()?.success());
     assert!(!has_interface(&owner.name) && !owner.directory.exists());
-    eventually("all processes are gone", LIMIT, async || {
-        !is_alive(owner.process) && !is_alive(owner.runaway)
-    })
-    .await;
+    eventually("all processes are gone", LIMIT, async || !is_alive(owner.process) && !is_alive(owner.runaway)).await;
     Ok(())
 }
 
@@ -142,18 +113,15 @@ async fn an_ordinary_user_has_a_sandbox_too_and_listens_on_the_host() -> TestRes
     }
     let mut child = match command.spawn() {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(skip(
-                "the test binary is in a directory that the user nobody may not enter",
-            ));
+            return Err(skip("the test binary is in a directory that the user nobody may not enter"));
         }
         spawned => spawned?,
     };
     let mut lines = Lines::of(&mut child);
     let line = lines.next();
+    assert!(!line.is_empty(), "the helper failed: {:?}", child.wait());
     let Some(port) = line.strip_prefix("port ") else {
-        return Err(skip(format!(
-            "the kernel gives an ordinary user no namespaces: {line}"
-        )));
+        return Err(skip(format!("the kernel gives an ordinary user no namespaces: {line}")));
     };
     let address: SocketAddr = format!("127.0.0.1:{port}").parse()?;
     let mut text = String::new();
@@ -162,20 +130,14 @@ async fn an_ordinary_user_has_a_sandbox_too_and_listens_on_the_host() -> TestRes
     // Its end of the pipe tells the helper to leave.
     drop(child.stdin.take());
     assert!(child.wait()?.success());
-    eventually("the host's listener goes with it", LIMIT, async || {
-        TcpStream::connect(address).is_err()
-    })
-    .await;
+    eventually("the host's listener goes with it", LIMIT, async || TcpStream::connect(address).is_err()).await;
     Ok(())
 }
 
 async fn entering_with_threads_is_refused_with_the_way_out() -> TestResult {
     let output = testing::helper("enter_with_a_thread")?.output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        text.contains("has 2 threads: call weft_sandbox::enter first thing in main"),
-        "{text}"
-    );
+    assert!(text.contains("has 2 threads: call weft_sandbox::enter first thing in main"), "{text}");
     Ok(())
 }
 
@@ -194,22 +156,13 @@ impl Owner {
     async fn start(own: &Sandbox) -> Result<Self, testing::Failure> {
         let mut command = testing::helper("own_a_sandbox")?;
         // A helper of a rootless test is root, but not outside.
-        command
-            .env("WEFT_RUNTIME_DIR", own.directory().parent().unwrap())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.env("WEFT_RUNTIME_DIR", own.directory().parent().unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let mut lines = Lines::of(&mut child);
         let (name, directory) = (lines.next(), PathBuf::from(lines.next()));
         let process = lines.next().parse()?;
         let runaway = runaway(&directory.join("pods/a/run")).await;
-        Ok(Self {
-            child,
-            name,
-            directory,
-            process,
-            runaway,
-        })
+        Ok(Self { child, name, directory, process, runaway })
     }
 }
 
@@ -219,12 +172,7 @@ fn own_a_sandbox() -> ExitCode {
         let sandbox = Sandbox::start(Config::default()).await?;
         let pod = sandbox.add_pod(PodSpec::named("a")).await?;
         let process = pod.spawn("parent", with_a_runaway_child()).await?;
-        println!(
-            "{}\n{}\n{}",
-            sandbox.name(),
-            sandbox.directory().display(),
-            process.id()
-        );
+        println!("{}\n{}\n{}", sandbox.name(), sandbox.directory().display(), process.id());
         tokio::signal::ctrl_c().await.unwrap();
         sandbox.stop().await;
         Ok(())
@@ -238,18 +186,12 @@ fn own_a_sandbox() -> ExitCode {
 fn use_a_sandbox_as_an_ordinary_user() -> ExitCode {
     let serve = async || -> Result<(), Box<dyn std::error::Error>> {
         let sandbox = Sandbox::start(Config::default()).await?;
-        let (a, b) = (
-            sandbox.add_pod(PodSpec::named("a")).await?,
-            sandbox.add_pod(PodSpec::named("b")).await?,
-        );
+        let (a, b) = (sandbox.add_pod(PodSpec::named("a")).await?, sandbox.add_pod(PodSpec::named("b")).await?);
         let address = SocketAddr::new(b.v6(), 80);
         let server = b.run(move || TcpListener::bind(address)).await??;
         std::thread::spawn(move || {
             let uid = nix::unistd::getuid();
-            server
-                .accept()?
-                .0
-                .write_all(format!("from a pod, as uid {uid} inside").as_bytes())
+            server.accept()?.0.write_all(format!("from a pod, as uid {uid} inside").as_bytes())
         });
         let text = a
             .run(move || -> std::io::Result<String> {
@@ -260,10 +202,7 @@ fn use_a_sandbox_as_an_ordinary_user() -> ExitCode {
             .await??;
         let host = sandbox.listen_on_host(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let taken = sandbox.listen_on_host(host.local_addr()?).unwrap_err();
-        assert!(
-            taken.to_string().contains("Address already in use"),
-            "{taken}"
-        );
+        assert!(taken.to_string().contains("Address already in use"), "{taken}");
         println!("port {}", host.local_addr()?.port());
         host.accept()?.0.write_all(text.as_bytes())?;
         drop(host);
@@ -291,32 +230,24 @@ fn enter_with_a_thread() -> ExitCode {
 /// A shell that starts a child in a session of its own, which the kernel does not kill with its parent.
 fn with_a_runaway_child() -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "setsid sh -c 'echo $$ > /run/child.tmp; mv /run/child.tmp /run/child; exec sleep 1000' & exec sleep 1000"]);
+    command.args([
+        "-c",
+        "setsid sh -c 'echo $$ > /run/child.tmp; mv /run/child.tmp /run/child; exec sleep 1000' & exec sleep 1000",
+    ]);
     command
 }
 
 /// The process id of the child [`with_a_runaway_child`] starts.
 async fn runaway(run: &Path) -> i32 {
-    let read = || {
-        std::fs::read_to_string(run.join("child"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    eventually("the shell starts its child", LIMIT, async || {
-        read().is_some()
-    })
-    .await;
+    let read = || std::fs::read_to_string(run.join("child")).ok()?.trim().parse().ok();
+    eventually("the shell starts its child", LIMIT, async || read().is_some()).await;
     read().unwrap()
 }
 
 fn is_alive(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // A zombie is dead; whether its new parent has noticed is not ours to say.
-    status
-        .rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn has_interface(name: &str) -> bool {
@@ -324,11 +255,7 @@ fn has_interface(name: &str) -> bool {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// What another process prints.

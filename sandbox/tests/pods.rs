@@ -1,4 +1,6 @@
 //! Pods as their users see them: real namespaces, processes and connections.
+// Clippy knows only tests of the standard harness as tests.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -27,16 +29,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 async fn two_pods_talk_over_ipv4_and_ipv6() -> TestResult {
     let sandbox = testing::sandbox().await?;
-    let (a, b) = (
-        sandbox.add_pod(PodSpec::named("a")).await?,
-        sandbox.add_pod(PodSpec::named("b")).await?,
-    );
+    let (a, b) = (sandbox.add_pod(PodSpec::named("a")).await?, sandbox.add_pod(PodSpec::named("b")).await?);
     for address in b.addresses().both() {
         serve_once(&b, address, "hello from b").await?;
-        assert_eq!(
-            fetch(&a, SocketAddr::new(address, 80)).await??,
-            "hello from b"
-        );
+        assert_eq!(fetch(&a, SocketAddr::new(address, 80)).await??, "hello from b");
     }
     Ok(())
 }
@@ -51,15 +47,9 @@ async fn the_host_reaches_a_pod_and_a_pod_the_host() -> TestResult {
     for address in sandbox.host_addresses().both() {
         let listener = TcpListener::bind((address, 0))?;
         let port = listener.local_addr()?.port();
-        let peer = pod
-            .run(move || TcpStream::connect((address, port))?.local_addr())
-            .await??;
+        let peer = pod.run(move || TcpStream::connect((address, port))?.local_addr()).await??;
         let (_, caller) = listener.accept()?;
-        assert_eq!(
-            caller.ip(),
-            peer.ip(),
-            "the host sees the pod's own address"
-        );
+        assert_eq!(caller.ip(), peer.ip(), "the host sees the pod's own address");
     }
     Ok(())
 }
@@ -68,53 +58,25 @@ async fn services_names_resolve_and_change_while_processes_run() -> TestResult {
     let sandbox = testing::sandbox().await?;
     let pod = sandbox.add_pod(PodSpec::named("web")).await?;
     let cart = |v4: &str| -> Result<HostEntry, std::net::AddrParseError> {
-        let names = vec![
-            "cart.shop.svc.cluster.local".into(),
-            "cart.shop".into(),
-            "cart".into(),
-        ];
-        Ok(HostEntry {
-            addresses: vec![v4.parse()?, "fd00:198:18:1::c".parse()?],
-            names,
-        })
+        let names = vec!["cart.shop.svc.cluster.local".into(), "cart.shop".into(), "cart".into()];
+        Ok(HostEntry { addresses: vec![v4.parse()?, "fd00:198:18:1::c".parse()?], names })
     };
     sandbox.set_hosts(&[cart("198.19.7.7")?])?;
-    assert_eq!(
-        resolve(&pod, "cart").await?,
-        ["198.19.7.7", "fd00:198:18:1::c"]
-    );
-    assert_eq!(
-        resolve(&pod, "cart.shop.svc.cluster.local").await?,
-        ["198.19.7.7", "fd00:198:18:1::c"]
-    );
+    assert_eq!(resolve(&pod, "cart").await?, ["198.19.7.7", "fd00:198:18:1::c"]);
+    assert_eq!(resolve(&pod, "cart.shop.svc.cluster.local").await?, ["198.19.7.7", "fd00:198:18:1::c"]);
     let mut command = Command::new("/bin/sh");
-    command.args([
-        "-c",
-        "while ! grep -q 198.19.8.8 /etc/hosts; do sleep 0.02; done",
-    ]);
+    command.args(["-c", "while ! grep -q 198.19.8.8 /etc/hosts; do sleep 0.02; done"]);
     let watcher = pod.spawn("watcher", command).await?;
     sandbox.set_hosts(&[cart("198.19.8.8")?])?;
     assert!(finish(&watcher).await?.success());
-    assert_eq!(
-        resolve(&pod, "cart").await?,
-        ["198.19.8.8", "fd00:198:18:1::c"]
-    );
+    assert_eq!(resolve(&pod, "cart").await?, ["198.19.8.8", "fd00:198:18:1::c"]);
     // A pod made later knows the names too, and its own.
     let later = sandbox.add_pod(PodSpec::named("later")).await?;
-    assert_eq!(
-        resolve(&later, "cart").await?,
-        ["198.19.8.8", "fd00:198:18:1::c"]
-    );
-    assert_eq!(
-        resolve(&later, "later").await?,
-        later.addresses().both().map(|address| address.to_string())
-    );
+    assert_eq!(resolve(&later, "cart").await?, ["198.19.8.8", "fd00:198:18:1::c"]);
+    assert_eq!(resolve(&later, "later").await?, later.addresses().both().map(|address| address.to_string()));
     assert!(resolve(&later, "nowhere").await?.is_empty());
     sandbox.set_hosts(&[])?;
-    assert!(
-        resolve(&pod, "cart").await?.is_empty(),
-        "a name that is gone no longer resolves"
-    );
+    assert!(resolve(&pod, "cart").await?.is_empty(), "a name that is gone no longer resolves");
     Ok(())
 }
 
@@ -123,14 +85,8 @@ async fn an_address_outside_the_sandbox_is_refused_at_once() -> TestResult {
     let pod = sandbox.add_pod(PodSpec::named("a")).await?;
     for outside in ["198.19.0.1:80", "[fd00:198:18:1::1]:80"] {
         let outside: SocketAddr = outside.parse()?;
-        let error = pod
-            .run(move || TcpStream::connect_timeout(&outside, LIMIT))
-            .await?
-            .unwrap_err();
-        let refused = [
-            std::io::ErrorKind::NetworkUnreachable,
-            std::io::ErrorKind::HostUnreachable,
-        ];
+        let error = pod.run(move || TcpStream::connect_timeout(&outside, LIMIT)).await?.unwrap_err();
+        let refused = [std::io::ErrorKind::NetworkUnreachable, std::io::ErrorKind::HostUnreachable];
         assert!(refused.contains(&error.kind()), "{outside}: {error}");
     }
     Ok(())
@@ -138,10 +94,8 @@ async fn an_address_outside_the_sandbox_is_refused_at_once() -> TestResult {
 
 async fn a_removed_pods_address_serves_its_successor_at_once() -> TestResult {
     let sandbox = testing::sandbox().await?;
-    let (client, old) = (
-        sandbox.add_pod(PodSpec::named("client")).await?,
-        sandbox.add_pod(PodSpec::named("old")).await?,
-    );
+    let (client, old) =
+        (sandbox.add_pod(PodSpec::named("client")).await?, sandbox.add_pod(PodSpec::named("old")).await?);
     let addresses = old.addresses();
     for address in addresses.both() {
         serve_once(&old, address, "old").await?;
@@ -149,75 +103,30 @@ async fn a_removed_pods_address_serves_its_successor_at_once() -> TestResult {
     }
     sandbox.remove_pod(&old).await?;
     assert!(sandbox.pod("old").is_none());
-    let new = sandbox
-        .add_pod(PodSpec {
-            name: "new".into(),
-            addresses: Some(addresses),
-        })
-        .await?;
+    let new = sandbox.add_pod(PodSpec { name: "new".into(), addresses: Some(addresses) }).await?;
     let started = std::time::Instant::now();
     for address in addresses.both() {
         serve_once(&new, address, "new").await?;
         assert_eq!(fetch(&client, SocketAddr::new(address, 80)).await??, "new");
     }
     // A neighbour entry that had to expire first would take seconds.
-    assert!(
-        started.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     Ok(())
 }
 
 async fn a_taken_name_or_address_is_refused_with_the_reason() -> TestResult {
     let sandbox = testing::sandbox().await?;
     let pod = sandbox.add_pod(PodSpec::named("a")).await?;
-    assert!(matches!(
-        sandbox.add_pod(PodSpec::named("a")).await,
-        Err(Error::PodExists { .. })
-    ));
-    assert!(matches!(
-        sandbox.add_pod(PodSpec::named("../a")).await,
-        Err(Error::PodName { .. })
-    ));
-    let taken = PodSpec {
-        name: "b".into(),
-        addresses: Some(pod.addresses()),
-    };
-    assert!(
-        sandbox
-            .add_pod(taken)
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("pod a has it")
-    );
+    assert!(matches!(sandbox.add_pod(PodSpec::named("a")).await, Err(Error::PodExists { .. })));
+    assert!(matches!(sandbox.add_pod(PodSpec::named("../a")).await, Err(Error::PodName { .. })));
+    let taken = PodSpec { name: "b".into(), addresses: Some(pod.addresses()) };
+    assert!(sandbox.add_pod(taken).await.unwrap_err().to_string().contains("pod a has it"));
     let mut outside = pod.addresses();
     outside.v4 = "198.19.0.1".parse()?;
-    let outside = PodSpec {
-        name: "b".into(),
-        addresses: Some(outside),
-    };
-    assert!(
-        sandbox
-            .add_pod(outside)
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("outside the sandbox's subnet")
-    );
-    let host = PodSpec {
-        name: "b".into(),
-        addresses: Some(sandbox.host_addresses()),
-    };
-    assert!(
-        sandbox
-            .add_pod(host)
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("the host's")
-    );
+    let outside = PodSpec { name: "b".into(), addresses: Some(outside) };
+    assert!(sandbox.add_pod(outside).await.unwrap_err().to_string().contains("outside the sandbox's subnet"));
+    let host = PodSpec { name: "b".into(), addresses: Some(sandbox.host_addresses()) };
+    assert!(sandbox.add_pod(host).await.unwrap_err().to_string().contains("the host's"));
     sandbox.add_pod(PodSpec::named("b")).await?;
     Ok(())
 }
@@ -226,33 +135,18 @@ async fn a_process_is_logged_signalled_and_waited_for() -> TestResult {
     let sandbox = testing::sandbox().await?;
     let pod = sandbox.add_pod(PodSpec::named("a")).await?;
     let mut command = Command::new("/bin/sh");
-    command.args([
-        "-c",
-        "trap 'echo bye; exit 7' TERM; echo out; echo err >&2; while :; do sleep 0.02; done",
-    ]);
+    command.args(["-c", "trap 'echo bye; exit 7' TERM; echo out; echo err >&2; while :; do sleep 0.02; done"]);
     let polite = pod.spawn("polite", command).await?;
-    eventually("it writes to both streams", LIMIT, async || {
-        polite.log().unwrap() == "out\nerr\n"
-    })
-    .await;
+    eventually("it writes to both streams", LIMIT, async || polite.log().unwrap() == "out\nerr\n").await;
     assert_eq!(polite.exit_status(), None);
     assert_eq!(polite.stop(LIMIT).await.code(), Some(7));
     assert_eq!(polite.log()?, "out\nerr\nbye\n");
     let mut command = Command::new("/bin/sh");
-    command.args([
-        "-c",
-        "trap '' TERM; echo ready; while :; do sleep 0.02; done",
-    ]);
+    command.args(["-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done"]);
     let stubborn = pod.spawn("stubborn", command).await?;
-    eventually("it runs", LIMIT, async || {
-        stubborn.log().unwrap() == "ready\n"
-    })
-    .await;
+    eventually("it runs", LIMIT, async || stubborn.log().unwrap() == "ready\n").await;
     let status = stubborn.stop(Duration::from_millis(50)).await;
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(9)
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     // Signals to what has ended go nowhere.
     stubborn.kill();
     Ok(())
@@ -263,29 +157,16 @@ async fn a_process_runs_as_another_user_in_its_directory() -> TestResult {
     let pod = sandbox.add_pod(PodSpec::named("a")).await?;
     let command = || {
         let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", "id -u; id -g; id -G; pwd; echo $FLAVOUR"])
-            .current_dir("/usr")
-            .env("FLAVOUR", "lemon");
+        command.args(["-c", "id -u; id -g; id -G; pwd; echo $FLAVOUR"]).current_dir("/usr").env("FLAVOUR", "lemon");
         command
     };
     let root = pod.spawn("root", command()).await?;
     assert!(finish(&root).await?.success());
-    assert!(
-        root.log()?.starts_with("0\n0\n") && root.log()?.ends_with("/usr\nlemon\n"),
-        "{}",
-        root.log()?
-    );
-    let user = User {
-        uid: 1337,
-        gid: 1338,
-    };
+    assert!(root.log()?.starts_with("0\n0\n") && root.log()?.ends_with("/usr\nlemon\n"), "{}", root.log()?);
+    let user = User { uid: 1337, gid: 1338 };
     if weft_sandbox::is_rootless() {
         let error = pod.spawn_as("user", command(), user).await.unwrap_err();
-        assert!(
-            error.to_string().contains("exclude its traffic by mark"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("exclude its traffic by mark"), "{error}");
         return Ok(());
     }
     let process = pod.spawn_as("user", command(), user).await?;
@@ -297,10 +178,7 @@ async fn a_process_runs_as_another_user_in_its_directory() -> TestResult {
 async fn a_missing_program_is_an_error_that_names_it() -> TestResult {
     let sandbox = testing::sandbox().await?;
     let pod = sandbox.add_pod(PodSpec::named("a")).await?;
-    let error = pod
-        .spawn("ghost", Command::new("/no/such/program"))
-        .await
-        .unwrap_err();
+    let error = pod.spawn("ghost", Command::new("/no/such/program")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot start ghost (/no/such/program) in pod a: No such file or directory (os error 2)"
@@ -311,55 +189,29 @@ async fn a_missing_program_is_an_error_that_names_it() -> TestResult {
 
 async fn the_bridge_sees_plaintext_between_pods_and_no_loopback() -> TestResult {
     let sandbox = testing::sandbox().await?;
-    let (a, b) = (
-        sandbox.add_pod(PodSpec::named("a")).await?,
-        sandbox.add_pod(PodSpec::named("b")).await?,
-    );
+    let (a, b) = (sandbox.add_pod(PodSpec::named("a")).await?, sandbox.add_pod(PodSpec::named("b")).await?);
     let (bridge, inside) = (sandbox.capture().await?, b.capture().await?);
     serve_once(&b, b.v6(), "card number 4111").await?;
-    assert_eq!(
-        fetch(&a, SocketAddr::new(b.v6(), 80)).await??,
-        "card number 4111"
-    );
+    assert_eq!(fetch(&a, SocketAddr::new(b.v6(), 80)).await??, "card number 4111");
     let loopback: IpAddr = "127.0.0.1".parse()?;
     serve_once(&b, loopback, "inside the pod").await?;
-    assert_eq!(
-        fetch(&b, SocketAddr::new(loopback, 80)).await??,
-        "inside the pod"
-    );
+    assert_eq!(fetch(&b, SocketAddr::new(loopback, 80)).await??, "inside the pod");
     let (bridge, inside) = (bridge.stop(), inside.stop());
     assert_eq!((bridge.dropped(), inside.dropped()), (0, 0));
     assert!(bridge.contains(b"card number 4111") && inside.contains(b"card number 4111"));
     assert!(inside.contains(b"inside the pod") && !bridge.contains(b"inside the pod"));
-    let once = bridge
-        .frames()
-        .filter(|frame| frame.windows(16).any(|part| part == b"card number 4111"))
-        .count();
+    let once = bridge.frames().filter(|frame| frame.windows(16).any(|part| part == b"card number 4111")).count();
     assert_eq!(once, 1, "the bridge's capture holds each frame once");
     Ok(())
 }
 
 async fn redirected_connections_arrive_at_the_sidecars_port() -> TestResult {
     let sandbox = testing::sandbox().await?;
-    let (a, b) = (
-        sandbox.add_pod(PodSpec::named("a")).await?,
-        sandbox.add_pod(PodSpec::named("b")).await?,
-    );
-    let rules = weft_cni::redirect::Redirect {
-        exclude_mark: Some(1),
-        ..Default::default()
-    };
+    let (a, b) = (sandbox.add_pod(PodSpec::named("a")).await?, sandbox.add_pod(PodSpec::named("b")).await?);
+    let rules = weft_cni::redirect::Redirect { exclude_mark: Some(1), ..Default::default() };
     a.redirect(&rules).await?;
-    assert!(
-        a.redirection()
-            .await?
-            .is_some_and(|installed| installed.matches(&rules))
-    );
-    assert_eq!(
-        b.redirection().await?,
-        None,
-        "the other pod's namespace is its own"
-    );
+    assert!(a.redirection().await?.is_some_and(|installed| installed.matches(&rules)));
+    assert_eq!(b.redirection().await?, None, "the other pod's namespace is its own");
     let sidecar = a.run(|| TcpListener::bind("127.0.0.1:15001")).await??;
     let answer = std::thread::spawn(move || sidecar.accept()?.0.write_all(b"sidecar"));
     assert_eq!(fetch(&a, SocketAddr::new(b.v4(), 80)).await??, "sidecar");
@@ -375,10 +227,7 @@ async fn two_sandboxes_have_different_subnets() -> TestResult {
     let (one, other) = (testing::sandbox().await?, testing::sandbox().await?);
     assert_ne!(one.name(), other.name());
     assert_ne!(one.subnets(), other.subnets());
-    let (a, b) = (
-        one.add_pod(PodSpec::named("a")).await?,
-        other.add_pod(PodSpec::named("a")).await?,
-    );
+    let (a, b) = (one.add_pod(PodSpec::named("a")).await?, other.add_pod(PodSpec::named("a")).await?);
     for pod in [a, b] {
         serve_once(&pod, pod.v6(), "hello").await?;
         assert_eq!(read_all(SocketAddr::new(pod.v6(), 80))?, "hello");
@@ -411,9 +260,8 @@ fn read_all(address: SocketAddr) -> std::io::Result<String> {
 async fn resolve(pod: &Pod, name: &str) -> Result<Vec<String>, Error> {
     let name = name.to_owned();
     let look_up = move || {
-        let found = (name.as_str(), 80)
-            .to_socket_addrs()
-            .map(|found| found.map(|address| address.ip().to_string()).collect());
+        let found =
+            (name.as_str(), 80).to_socket_addrs().map(|found| found.map(|address| address.ip().to_string()).collect());
         let mut addresses: Vec<String> = found.unwrap_or_default();
         addresses.sort();
         addresses.dedup();
@@ -422,9 +270,7 @@ async fn resolve(pod: &Pod, name: &str) -> Result<Vec<String>, Error> {
     pod.run(look_up).await
 }
 
-async fn finish(
-    process: &Process,
-) -> Result<std::process::ExitStatus, tokio::time::error::Elapsed> {
+async fn finish(process: &Process) -> Result<std::process::ExitStatus, tokio::time::error::Elapsed> {
     tokio::time::timeout(LIMIT, process.wait()).await
 }
 

@@ -89,13 +89,8 @@ mod tests {
 
     #[test]
     fn each_refusal_of_the_kernel_names_the_way_out() {
-        let say = |code| {
-            Error::from_kernel(
-                "install the redirection".into(),
-                io::Error::from_raw_os_error(code),
-            )
-            .to_string()
-        };
+        let say =
+            |code| Error::from_kernel("install the redirection".into(), io::Error::from_raw_os_error(code)).to_string();
         assert!(say(nix::libc::EPERM).contains("CAP_NET_ADMIN"));
         assert!(say(nix::libc::EPROTONOSUPPORT).contains("modprobe nf_tables"));
         assert!(say(nix::libc::ENOENT).contains("nft_redir"));

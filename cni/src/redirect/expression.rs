@@ -6,51 +6,45 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload,
-    Register, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload, Register, Verdict,
+    VerdictAttribute,
 };
 
 use super::Cidr;
 
 /// Continues if the packet's property `key` is (not) `value`.
 pub(super) fn meta(key: MetaKey, operator: Operator, value: &[u8]) -> [Expressions; 2] {
-    [
-        Expressions::Meta(vec![
-            Meta::DestinationRegister(Register::Reg1),
-            Meta::Key(key),
-        ]),
-        compare(operator, value),
-    ]
+    [Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(key)]), compare(operator, value)]
 }
 
 /// Continues if the TCP destination port is `port`.
 pub(super) fn destination_port(port: u16) -> [Expressions; 2] {
-    const TRANSPORT_HEADER: u32 = 2;
-    [
-        load(TRANSPORT_HEADER, 2, 2),
-        compare(Operator::Equal, &port.to_be_bytes()),
-    ]
+    [load(TRANSPORT_HEADER, 2, 2), compare(Operator::Equal, &port.to_be_bytes())]
+}
+
+/// Continues if the TCP packet is not one that begins a connection: a SYN without FIN, RST or ACK.
+pub(super) fn not_a_first_packet() -> [Expressions; 3] {
+    const FIN: u8 = 0x01;
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    const ACK: u8 = 0x10;
+    const FLAGS_OFFSET: u32 = 13;
+    let flags = load(TRANSPORT_HEADER, FLAGS_OFFSET, 1);
+    [flags, mask(vec![FIN | SYN | RST | ACK]), compare(Operator::NotEqual, &[SYN])]
 }
 
 /// Continues if the packet is of the network's family and its destination is inside.
 pub(super) fn destination_network(cidr: &Cidr) -> Vec<Expressions> {
-    const NETWORK_HEADER: u32 = 1;
     // The destination's offset in the IPv4 and IPv6 header.
     let (family, offset) = match cidr.address() {
         IpAddr::V4(_) => (nix::libc::NFPROTO_IPV4, 16),
         IpAddr::V6(_) => (nix::libc::NFPROTO_IPV6, 24),
     };
-    let (address, mask) = (cidr.octets(), cidr.mask());
+    let address = cidr.octets();
     let length = address.len() as u32;
     let mut expressions = Vec::from(meta(MetaKey::Nfproto, Operator::Equal, &[family as u8]));
     expressions.push(load(NETWORK_HEADER, offset, length));
-    expressions.push(Expressions::Bitwise(vec![
-        Bitwise::SourceRegister(Register::Reg1),
-        Bitwise::DestinationRegister(Register::Reg1),
-        Bitwise::Length(length),
-        Bitwise::Mask(DataAttribute::Value(mask)),
-        Bitwise::Xor(DataAttribute::Value(vec![0; address.len()])),
-    ]));
+    expressions.push(mask(cidr.mask()));
     expressions.push(compare(Operator::Equal, &address));
     expressions
 }
@@ -64,14 +58,8 @@ pub(super) fn destination_is_local(operator: Operator) -> [Expressions; 2] {
     const FLAG_DADDR: u32 = 2;
     // The kernel's own number, in its own byte order.
     const RTN_LOCAL: u32 = 2;
-    let fib = other(
-        "fib",
-        [
-            (FIB_DREG, Register::Reg1.into()),
-            (FIB_RESULT, RESULT_ADDRESS_TYPE),
-            (FIB_FLAGS, FLAG_DADDR),
-        ],
-    );
+    let fib =
+        other("fib", [(FIB_DREG, Register::Reg1.into()), (FIB_RESULT, RESULT_ADDRESS_TYPE), (FIB_FLAGS, FLAG_DADDR)]);
     [fib, compare(operator, &RTN_LOCAL.to_ne_bytes())]
 }
 
@@ -79,26 +67,17 @@ pub(super) fn destination_is_local(operator: Operator) -> [Expressions; 2] {
 pub(super) fn counter() -> Expressions {
     Expressions::Other {
         expression_type: COUNTER.into(),
-        attributes: vec![
-            DefaultNla::new(COUNTER_BYTES, vec![0; 8]),
-            DefaultNla::new(COUNTER_PACKETS, vec![0; 8]),
-        ],
+        attributes: vec![DefaultNla::new(COUNTER_BYTES, vec![0; 8]), DefaultNla::new(COUNTER_PACKETS, vec![0; 8])],
     }
 }
 
 /// What a counter read back from the kernel has counted; none for another expression.
 pub(super) fn counted(expression: &Expressions) -> Option<u64> {
     use netlink_packet_core::Nla;
-    let Expressions::Other {
-        expression_type,
-        attributes,
-    } = expression
-    else {
+    let Expressions::Other { expression_type, attributes } = expression else {
         return None;
     };
-    let packets = attributes
-        .iter()
-        .find(|attribute| attribute.kind() & !NLA_F_NESTED == COUNTER_PACKETS)?;
+    let packets = attributes.iter().find(|attribute| attribute.kind() & !NLA_F_NESTED == COUNTER_PACKETS)?;
     let mut bytes = [0; 8];
     if expression_type != COUNTER || packets.value_len() != bytes.len() {
         return None;
@@ -110,10 +89,7 @@ pub(super) fn counted(expression: &Expressions) -> Option<u64> {
 /// Ends the chain: the connection goes where it wanted.
 pub(super) fn leave() -> [Expressions; 1] {
     let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Return)]);
-    [Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(verdict),
-    ])]
+    [Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)])]
 }
 
 /// Sends the connection to `port` of this network namespace: on loopback from the output chain, on the address of the interface it came
@@ -122,10 +98,7 @@ pub(super) fn redirect(port: u16) -> [Expressions; 2] {
     const REDIR_PORT_MIN: u16 = 1;
     let port = DataAttribute::Value(port.to_be_bytes().into());
     [
-        Expressions::Immediate(vec![
-            Immediate::DestinationRegister(Register::Reg1),
-            Immediate::Data(port),
-        ]),
+        Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Reg1), Immediate::Data(port)]),
         other("redir", [(REDIR_PORT_MIN, Register::Reg1.into())]),
     ]
 }
@@ -134,12 +107,27 @@ const COUNTER: &str = "counter";
 const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
 
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+
 fn load(base: u32, offset: u32, length: u32) -> Expressions {
     Expressions::Payload(vec![
         Payload::DestinationRegister(Register::Reg1),
         Payload::Base(base),
         Payload::Offset(offset),
         Payload::Len(length),
+    ])
+}
+
+/// Clears the bits of the register that `mask` does not have.
+fn mask(mask: Vec<u8>) -> Expressions {
+    let length = mask.len();
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(length as u32),
+        Bitwise::Mask(DataAttribute::Value(mask)),
+        Bitwise::Xor(DataAttribute::Value(vec![0; length])),
     ])
 }
 
@@ -155,8 +143,6 @@ fn compare(operator: Operator, value: &[u8]) -> Expressions {
 fn other<const N: usize>(name: &str, attributes: [(u16, u32); N]) -> Expressions {
     Expressions::Other {
         expression_type: name.into(),
-        attributes: attributes
-            .map(|(kind, value)| DefaultNla::new(kind, value.to_be_bytes().into()))
-            .into(),
+        attributes: attributes.map(|(kind, value)| DefaultNla::new(kind, value.to_be_bytes().into())).into(),
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! No `nft` or `iptables` binary is needed. The rules live in a table of their own, `inet weft`, which [`install`] replaces as a whole in
 //! one transaction: at no moment is there half a rule set, and nobody else's rules are touched. They act on the first packet of a
-//! connection; connections that exist keep going where they went.
+//! connection: one that exists goes on undisturbed when they are installed or replaced. Only [`remove`] ends connections, those that had
+//! been redirected.
 //!
 //! ```text
 //! chain output      what the namespace's processes connect to
-//!   not TCP, a family not redirected ............... untouched
+//!   not a new TCP connection, a family not redirected  untouched
 //!   the sidecar's own (by mark or uid) ............. untouched
 //!   to an address of the namespace itself .......... untouched
 //!   excluded ports and networks .................... untouched
 //!   the rest, or only the included networks ........ to port 15001 on loopback
 //! chain prerouting  what others connect to
-//!   not TCP, a family not redirected, loopback ..... untouched
+//!   not a new TCP connection, a family not redirected  untouched
+//!   from loopback .................................. untouched
 //!   not to an address of this namespace ............ untouched
 //!   excluded ports ................................. untouched
 //!   the rest, or only the included ports ........... to port 15006
@@ -141,38 +143,20 @@ pub fn remove() -> Result<(), Error> {
 /// What the process or the kernel lacks.
 pub fn installed() -> Result<Option<Installed>, Error> {
     let rules = netlink::list_rules()?;
-    Ok(if rules.is_empty() {
-        None
-    } else {
-        Some(Installed { rules })
-    })
+    Ok(if rules.is_empty() { None } else { Some(Installed { rules }) })
 }
 
 fn validate(redirect: &Redirect) -> Result<(), Error> {
-    let invalid = |field, value: String, reason| {
-        Err(Error::Invalid {
-            field,
-            value,
-            reason,
-        })
-    };
+    let invalid = |field, value: String, reason| Err(Error::Invalid { field, value, reason });
     if redirect.exclude_mark.is_none() && redirect.exclude_uid.is_none() {
         let reason = "the sidecar's own connections would be redirected to itself without end: set one of them";
         return invalid("exclude_mark, exclude_uid", "none".into(), reason);
     }
     if redirect.exclude_mark == Some(0) {
-        return invalid(
-            "exclude_mark",
-            "0".into(),
-            "every socket without a mark has mark 0: choose another",
-        );
+        return invalid("exclude_mark", "0".into(), "every socket without a mark has mark 0: choose another");
     }
     if !redirect.ipv4 && !redirect.ipv6 {
-        return invalid(
-            "ipv4, ipv6",
-            "false".into(),
-            "nothing would be redirected: use `remove` for that",
-        );
+        return invalid("ipv4, ipv6", "false".into(), "nothing would be redirected: use `remove` for that");
     }
     if redirect.outbound_port == redirect.inbound_port {
         let reason = "outbound_port is the same: the sidecar could not tell outbound from inbound";
@@ -182,13 +166,7 @@ fn validate(redirect: &Redirect) -> Result<(), Error> {
         ("outbound_port", &[redirect.outbound_port]),
         ("inbound_port", &[redirect.inbound_port]),
         ("exclude_inbound_ports", &redirect.exclude_inbound_ports),
-        (
-            "include_inbound_ports",
-            redirect
-                .include_inbound_ports
-                .as_deref()
-                .unwrap_or_default(),
-        ),
+        ("include_inbound_ports", redirect.include_inbound_ports.as_deref().unwrap_or_default()),
         ("exclude_outbound_ports", &redirect.exclude_outbound_ports),
     ];
     for (field, ports) in ports {
@@ -206,26 +184,13 @@ mod tests {
     #[test]
     fn refuses_rules_that_would_redirect_the_sidecar_to_itself() {
         let error = validate(&Redirect::default()).unwrap_err();
-        assert!(
-            error.to_string().contains("exclude_mark, exclude_uid"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("exclude_mark, exclude_uid"), "{error}");
     }
 
     #[test]
     fn refuses_one_port_for_both_directions() {
-        let same = Redirect {
-            exclude_uid: Some(1337),
-            inbound_port: 15001,
-            ..Redirect::default()
-        };
-        assert!(matches!(
-            validate(&same),
-            Err(Error::Invalid {
-                field: "inbound_port",
-                ..
-            })
-        ));
+        let same = Redirect { exclude_uid: Some(1337), inbound_port: 15001, ..Redirect::default() };
+        assert!(matches!(validate(&same), Err(Error::Invalid { field: "inbound_port", .. })));
     }
 
     #[test]

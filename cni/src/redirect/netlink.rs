@@ -3,17 +3,14 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, ExpressionAttribute, Hook, HookNumber, InetHookNumber,
-    ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
+    NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -26,24 +23,12 @@ const TABLE: &str = "weft";
 /// Puts the table with `rules` in the place of the one there may be.
 pub(super) fn replace_table(rules: &[Rule]) -> Result<(), Error> {
     let mut batch = drop_table();
-    batch.push(step(
-        "add the table",
-        NfTablesMessage::NewTable(table()),
-        NLM_F_CREATE,
-    ));
+    batch.push(step("add the table", NfTablesMessage::NewTable(table()), NLM_F_CREATE));
     for chain in Chain::ALL {
-        batch.push(step(
-            format!("add the chain {}", chain.name()),
-            new_chain(chain),
-            NLM_F_CREATE,
-        ));
+        batch.push(step(format!("add the chain {}", chain.name()), new_chain(chain), NLM_F_CREATE));
     }
     for rule in rules {
-        let action = format!(
-            "add to the chain {} the rule `{}`",
-            rule.chain.name(),
-            rule.text
-        );
+        let action = format!("add to the chain {} the rule `{}`", rule.chain.name(), rule.text);
         batch.push(step(action, new_rule(rule), NLM_F_CREATE | NLM_F_APPEND));
     }
     transact("install the redirection", batch)
@@ -58,11 +43,7 @@ pub(super) fn delete_table() -> Result<(), Error> {
 pub(super) fn list_rules() -> Result<Vec<InstalledRule>, Error> {
     let action = "read the redirection";
     let attributes = vec![RuleAttribute::Table(TABLE.into())];
-    let request = message(
-        NfTablesMessage::GetRule(RuleMessage { attributes }),
-        NLM_F_DUMP,
-        0,
-    );
+    let request = message(NfTablesMessage::GetRule(RuleMessage { attributes }), NLM_F_DUMP, 0);
     let mut rules = Vec::new();
     let answers = ask(action, &request)?;
     for answer in answers {
@@ -78,11 +59,7 @@ pub(super) fn list_rules() -> Result<Vec<InstalledRule>, Error> {
         }
     }
     // The kernel lists chain by chain, in an order of its own.
-    rules.sort_by_key(|rule| {
-        Chain::ALL
-            .iter()
-            .position(|chain| chain.name() == rule.chain)
-    });
+    rules.sort_by_key(|rule| Chain::ALL.iter().position(|chain| chain.name() == rule.chain));
     Ok(rules)
 }
 
@@ -94,29 +71,19 @@ struct Step {
 }
 
 fn step(action: impl Into<String>, message: NfTablesMessage, flags: u16) -> Step {
-    Step {
-        action: action.into(),
-        message,
-        flags,
-    }
+    Step { action: action.into(), message, flags }
 }
 
 /// Deleting what is not there fails, making what is there does not: so make it, then delete it.
 fn drop_table() -> Vec<Step> {
     vec![
-        step(
-            "add the table",
-            NfTablesMessage::NewTable(table()),
-            NLM_F_CREATE,
-        ),
+        step("add the table", NfTablesMessage::NewTable(table()), NLM_F_CREATE),
         step("delete the table", NfTablesMessage::DeleteTable(table()), 0),
     ]
 }
 
 fn table() -> TableMessage {
-    TableMessage {
-        attributes: vec![TableAttribute::Name(TABLE.into())],
-    }
+    TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] }
 }
 
 fn new_chain(chain: Chain) -> NfTablesMessage {
@@ -131,10 +98,7 @@ fn new_chain(chain: Chain) -> NfTablesMessage {
         attributes: vec![
             ChainAttribute::Table(TABLE.into()),
             ChainAttribute::Name(chain.name().into()),
-            ChainAttribute::Hook(vec![
-                Hook::Number(HookNumber::Inet(hook)),
-                Hook::Priority(PRIORITY.cast_unsigned()),
-            ]),
+            ChainAttribute::Hook(vec![Hook::Number(HookNumber::Inet(hook)), Hook::Priority(PRIORITY.cast_unsigned())]),
             ChainAttribute::Policy(ACCEPT),
             ChainAttribute::Type("nat".into()),
         ],
@@ -146,13 +110,7 @@ fn new_rule(rule: &Rule) -> NfTablesMessage {
         attributes: vec![
             RuleAttribute::Table(TABLE.into()),
             RuleAttribute::Chain(rule.chain.name().into()),
-            RuleAttribute::Expressions(
-                rule.expressions
-                    .iter()
-                    .cloned()
-                    .map(ListAttribute::from)
-                    .collect(),
-            ),
+            RuleAttribute::Expressions(rule.expressions.iter().cloned().map(ListAttribute::from).collect()),
             RuleAttribute::UserData(comment(&rule.text)),
         ],
     })
@@ -170,11 +128,7 @@ fn comment(text: &str) -> Vec<u8> {
 }
 
 fn installed_rule(rule: &RuleMessage) -> InstalledRule {
-    let mut installed = InstalledRule {
-        chain: String::new(),
-        text: String::new(),
-        connections: 0,
-    };
+    let mut installed = InstalledRule { chain: String::new(), text: String::new(), connections: 0 };
     for attribute in &rule.attributes {
         match attribute {
             RuleAttribute::Chain(name) => installed.chain.clone_from(name),
@@ -184,20 +138,12 @@ fn installed_rule(rule: &RuleMessage) -> InstalledRule {
                 }
             }
             RuleAttribute::Expressions(list) => {
-                let elements = list.iter().filter_map(|item| {
-                    if let ListAttribute::Element(parts) = item {
-                        Some(parts)
-                    } else {
-                        None
-                    }
-                });
-                let data = elements.flatten().filter_map(|part| {
-                    if let ExpressionAttribute::Data(data) = part {
-                        Some(data)
-                    } else {
-                        None
-                    }
-                });
+                let elements = list
+                    .iter()
+                    .filter_map(|item| if let ListAttribute::Element(parts) = item { Some(parts) } else { None });
+                let data = elements
+                    .flatten()
+                    .filter_map(|part| if let ExpressionAttribute::Data(data) = part { Some(data) } else { None });
                 installed.connections = data.filter_map(counted).sum();
             }
             _ => {}
@@ -214,18 +160,10 @@ fn transact(what: &str, steps: Vec<Step>) -> Result<(), Error> {
     for (index, step) in steps.into_iter().enumerate() {
         // The kernel answers a refused message in any case, an accepted one only if asked; one such answer tells that all were accepted.
         let acknowledge = if index + 1 == last { NLM_F_ACK } else { 0 };
-        bytes.extend(message(
-            step.message,
-            step.flags | acknowledge,
-            index as u32 + 1,
-        ));
+        bytes.extend(message(step.message, step.flags | acknowledge, index as u32 + 1));
         actions.push(format!("{what}: {}", step.action));
     }
-    bytes.extend(message(
-        Control(ControlMessage::BatchEnd),
-        0,
-        last as u32 + 1,
-    ));
+    bytes.extend(message(Control(ControlMessage::BatchEnd), 0, last as u32 + 1));
     let answers = ask(what, &bytes)?;
     let mut acknowledged = false;
     for answer in answers {
@@ -233,10 +171,8 @@ fn transact(what: &str, steps: Vec<Step>) -> Result<(), Error> {
             continue;
         };
         if error.code.is_some() {
-            let action = actions
-                .get(answer.header.sequence_number as usize)
-                .cloned()
-                .unwrap_or_else(|| what.to_owned());
+            let action =
+                actions.get(answer.header.sequence_number as usize).cloned().unwrap_or_else(|| what.to_owned());
             return Err(Error::from_kernel(action, error.to_io()));
         }
         acknowledged |= answer.header.sequence_number == last as u32;
@@ -244,10 +180,7 @@ fn transact(what: &str, steps: Vec<Step>) -> Result<(), Error> {
     if acknowledged {
         Ok(())
     } else {
-        Err(Error::Answer {
-            action: what.into(),
-            reason: "it acknowledged nothing".into(),
-        })
+        Err(Error::Answer { action: what.into(), reason: "it acknowledged nothing".into() })
     }
 }
 
@@ -255,16 +188,12 @@ fn transact(what: &str, steps: Vec<Step>) -> Result<(), Error> {
 /// so nothing is waited for.
 fn ask(action: &str, request: &[u8]) -> Result<Vec<NetlinkMessage<NetfilterMessage>>, Error> {
     let fail = |source: io::Error| Error::from_kernel(action.into(), source);
-    let garbled = |reason: String| Error::Answer {
-        action: action.into(),
-        reason,
-    };
+    let garbled = |reason: String| Error::Answer { action: action.into(), reason };
     let mut socket = Socket::new(NETLINK_NETFILTER).map_err(fail)?;
     socket.bind_auto().map_err(fail)?;
     socket.set_non_blocking(true).map_err(fail)?;
-    socket
-        .send_to(request, &SocketAddr::new(0, 0), 0)
-        .map_err(fail)?;
+    make_room(&socket, request.len());
+    socket.send_to(request, &SocketAddr::new(0, 0), 0).map_err(fail)?;
     let mut answers = Vec::new();
     loop {
         let datagram = match socket.recv_from_full() {
@@ -274,12 +203,10 @@ fn ask(action: &str, request: &[u8]) -> Result<Vec<NetlinkMessage<NetfilterMessa
         };
         let mut rest = datagram.as_slice();
         while !rest.is_empty() {
-            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-                .map_err(|error| garbled(error.to_string()))?;
+            let answer =
+                NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(|error| garbled(error.to_string()))?;
             // Messages start at multiples of four bytes.
-            let length = (answer.header.length as usize)
-                .next_multiple_of(4)
-                .min(rest.len());
+            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
             rest = &rest[length..];
             if length == 0 {
                 return Err(garbled("a message of no length".into()));
@@ -289,6 +216,16 @@ fn ask(action: &str, request: &[u8]) -> Result<Vec<NetlinkMessage<NetfilterMessa
             }
             answers.push(answer);
         }
+    }
+}
+
+/// A batch is one datagram. The usual limit holds some 600 rules; beyond it, ask for more, and let sending fail if that is refused.
+fn make_room(socket: &Socket, length: usize) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    // The kernel doubles the number and wants 32 bytes of it for itself (netlink_sendmsg).
+    if setsockopt(socket, sockopt::SndBufForce, &length).is_err() {
+        // Up to the limit for everybody, net.core.wmem_max.
+        let _ = setsockopt(socket, sockopt::SndBuf, &length);
     }
 }
 
@@ -302,10 +239,7 @@ trait IntoMessage {
 impl IntoMessage for Control {
     fn into_message(self) -> NetfilterMessage {
         const NF_TABLES: u16 = 10;
-        NetfilterMessage::new(
-            NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NF_TABLES),
-            self.0,
-        )
+        NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NF_TABLES), self.0)
     }
 }
 

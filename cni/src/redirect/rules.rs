@@ -6,7 +6,7 @@ use netlink_packet_netfilter::nftables::{Expressions, MetaKey, Operator};
 
 use super::Redirect;
 use super::expression::{
-    counter, destination_is_local, destination_network, destination_port, leave, meta, redirect,
+    counter, destination_is_local, destination_network, destination_port, leave, meta, not_a_first_packet, redirect,
 };
 
 /// A chain, named after the hook it is attached to.
@@ -44,18 +44,15 @@ pub(super) fn compile(config: &Redirect) -> Vec<Rule> {
     rules
 }
 
-/// What leaves both chains at once: everything that is not TCP of a family that is redirected.
+/// What leaves both chains at once: everything that is not a new TCP connection of a family that is redirected.
+///
+/// A namespace without rules does not track connections. The first packet it sees of one that exists looks new to it, and would be sent
+/// to the sidecar in the middle of a conversation; only a SYN begins one.
 fn common(chain: Chain, config: &Redirect) -> Vec<Rule> {
     let tcp = [nix::libc::IPPROTO_TCP as u8];
-    let mut rules = vec![untouched(
-        chain,
-        "meta l4proto != tcp",
-        meta(MetaKey::L4Proto, Operator::NotEqual, &tcp),
-    )];
-    let families = [
-        ("ipv4", config.ipv4, nix::libc::NFPROTO_IPV4),
-        ("ipv6", config.ipv6, nix::libc::NFPROTO_IPV6),
-    ];
+    let mut rules = vec![untouched(chain, "meta l4proto != tcp", meta(MetaKey::L4Proto, Operator::NotEqual, &tcp))];
+    rules.push(untouched(chain, "tcp flags & (fin | syn | rst | ack) != syn", not_a_first_packet()));
+    let families = [("ipv4", config.ipv4, nix::libc::NFPROTO_IPV4), ("ipv6", config.ipv6, nix::libc::NFPROTO_IPV6)];
     for (name, redirected, number) in families {
         if !redirected {
             let family = meta(MetaKey::Nfproto, Operator::Equal, &[number as u8]);
@@ -77,36 +74,17 @@ fn output(config: &Redirect) -> Vec<Rule> {
         rules.push(untouched(CHAIN, &format!("meta skuid {uid}"), own));
     }
     // A pod that calls one of its own addresses, loopback among them, calls itself.
-    rules.push(untouched(
-        CHAIN,
-        "fib daddr type local",
-        destination_is_local(Operator::Equal),
-    ));
+    rules.push(untouched(CHAIN, "fib daddr type local", destination_is_local(Operator::Equal)));
     for &port in &config.exclude_outbound_ports {
-        rules.push(untouched(
-            CHAIN,
-            &format!("tcp dport {port}"),
-            destination_port(port),
-        ));
+        rules.push(untouched(CHAIN, &format!("tcp dport {port}"), destination_port(port)));
     }
     for cidr in &config.exclude_outbound_cidrs {
-        rules.push(untouched(
-            CHAIN,
-            &network_text(cidr),
-            destination_network(cidr),
-        ));
+        rules.push(untouched(CHAIN, &network_text(cidr), destination_network(cidr)));
     }
     match &config.include_outbound_cidrs {
         None => rules.push(redirected(CHAIN, "", Vec::new(), config.outbound_port)),
         Some(cidrs) => {
-            let only = |cidr| {
-                redirected(
-                    CHAIN,
-                    &network_text(cidr),
-                    destination_network(cidr),
-                    config.outbound_port,
-                )
-            };
+            let only = |cidr| redirected(CHAIN, &network_text(cidr), destination_network(cidr), config.outbound_port);
             rules.extend(cidrs.iter().map(only));
         }
     }
@@ -121,29 +99,16 @@ fn prerouting(config: &Redirect) -> Vec<Rule> {
         // What the namespace's processes send to themselves has been through the output chain; the sidecar's delivery to the application
         // among it must not come back.
         untouched(CHAIN, "iif lo", loopback),
-        untouched(
-            CHAIN,
-            "fib daddr type != local",
-            destination_is_local(Operator::NotEqual),
-        ),
+        untouched(CHAIN, "fib daddr type != local", destination_is_local(Operator::NotEqual)),
     ];
     for &port in &config.exclude_inbound_ports {
-        rules.push(untouched(
-            CHAIN,
-            &format!("tcp dport {port}"),
-            destination_port(port),
-        ));
+        rules.push(untouched(CHAIN, &format!("tcp dport {port}"), destination_port(port)));
     }
     match &config.include_inbound_ports {
         None => rules.push(redirected(CHAIN, "", Vec::new(), config.inbound_port)),
         Some(ports) => {
             let only = |&port: &u16| {
-                redirected(
-                    CHAIN,
-                    &format!("tcp dport {port}"),
-                    destination_port(port),
-                    config.inbound_port,
-                )
+                redirected(CHAIN, &format!("tcp dport {port}"), destination_port(port), config.inbound_port)
             };
             rules.extend(ports.iter().map(only));
         }
@@ -155,19 +120,8 @@ fn untouched(chain: Chain, condition: &str, matching: impl Into<Vec<Expressions>
     rule(chain, condition, matching, "return", leave())
 }
 
-fn redirected(
-    chain: Chain,
-    condition: &str,
-    matching: impl Into<Vec<Expressions>>,
-    port: u16,
-) -> Rule {
-    rule(
-        chain,
-        condition,
-        matching,
-        &format!("redirect to :{port}"),
-        redirect(port),
-    )
+fn redirected(chain: Chain, condition: &str, matching: impl Into<Vec<Expressions>>, port: u16) -> Rule {
+    rule(chain, condition, matching, &format!("redirect to :{port}"), redirect(port))
 }
 
 fn rule(
@@ -180,16 +134,8 @@ fn rule(
     let mut expressions = matching.into();
     expressions.push(counter());
     expressions.extend(acting);
-    let text = if condition.is_empty() {
-        action.to_owned()
-    } else {
-        format!("{condition} {action}")
-    };
-    Rule {
-        chain,
-        text,
-        expressions,
-    }
+    let text = if condition.is_empty() { action.to_owned() } else { format!("{condition} {action}") };
+    Rule { chain, text, expressions }
 }
 
 fn network_text(cidr: &super::Cidr) -> String {
@@ -204,27 +150,22 @@ mod tests {
     use super::*;
 
     fn text(config: &Redirect) -> String {
-        compile(config)
-            .iter()
-            .map(|rule| format!("{}: {}\n", rule.chain.name(), rule.text))
-            .collect()
+        compile(config).iter().map(|rule| format!("{}: {}\n", rule.chain.name(), rule.text)).collect()
     }
 
     #[test]
     fn everything_is_redirected_but_what_is_the_sidecars_or_the_pods_own() {
-        let config = Redirect {
-            exclude_mark: Some(0x5745),
-            exclude_uid: Some(1337),
-            ..Redirect::default()
-        };
+        let config = Redirect { exclude_mark: Some(0x5745), exclude_uid: Some(1337), ..Redirect::default() };
         assert_eq!(
             text(&config),
             "output: meta l4proto != tcp return\n\
+             output: tcp flags & (fin | syn | rst | ack) != syn return\n\
              output: meta mark 0x00005745 return\n\
              output: meta skuid 1337 return\n\
              output: fib daddr type local return\n\
              output: redirect to :15001\n\
              prerouting: meta l4proto != tcp return\n\
+             prerouting: tcp flags & (fin | syn | rst | ack) != syn return\n\
              prerouting: iif lo return\n\
              prerouting: fib daddr type != local return\n\
              prerouting: tcp dport 15020 return\n\
@@ -237,10 +178,7 @@ mod tests {
         let config = Redirect {
             exclude_uid: Some(1),
             exclude_outbound_ports: vec![22],
-            exclude_outbound_cidrs: vec![
-                "198.18.9.0/24".parse().unwrap(),
-                "fd00:198:18:9::/64".parse().unwrap(),
-            ],
+            exclude_outbound_cidrs: vec!["198.18.9.0/24".parse().unwrap(), "fd00:198:18:9::/64".parse().unwrap()],
             include_outbound_cidrs: Some(vec!["198.18.0.0/15".parse().unwrap()]),
             include_inbound_ports: Some(vec![80, 443]),
             ipv6: false,
@@ -249,6 +187,7 @@ mod tests {
         assert_eq!(
             text(&config),
             "output: meta l4proto != tcp return\n\
+             output: tcp flags & (fin | syn | rst | ack) != syn return\n\
              output: meta nfproto ipv6 return\n\
              output: meta skuid 1 return\n\
              output: fib daddr type local return\n\
@@ -257,6 +196,7 @@ mod tests {
              output: ip6 daddr fd00:198:18:9::/64 return\n\
              output: ip daddr 198.18.0.0/15 redirect to :15001\n\
              prerouting: meta l4proto != tcp return\n\
+             prerouting: tcp flags & (fin | syn | rst | ack) != syn return\n\
              prerouting: meta nfproto ipv6 return\n\
              prerouting: iif lo return\n\
              prerouting: fib daddr type != local return\n\

@@ -20,17 +20,10 @@ impl Arguments {
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let (name, inline) = match argument.split_once('=') {
-                Some((name, value)) if name.starts_with("--") => {
-                    (name.to_owned(), Some(value.to_owned()))
-                }
+                Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.to_owned())),
                 _ => (argument, None),
             };
-            let mut value = || {
-                inline
-                    .clone()
-                    .or_else(|| arguments.next())
-                    .ok_or(format!("{name} needs a value"))
-            };
+            let mut value = || inline.clone().or_else(|| arguments.next()).ok_or(format!("{name} needs a value"));
             match name.as_str() {
                 "--list" => parsed.list = true,
                 "--exact" => parsed.exact = true,
@@ -55,11 +48,7 @@ impl Arguments {
     /// Whether the test of that name is chosen.
     pub(super) fn choose(&self, name: &str) -> bool {
         let matches = |pattern: &String| {
-            if self.exact {
-                name == pattern
-            } else {
-                name.contains(pattern.as_str())
-            }
+            if self.exact { name == pattern } else { name.contains(pattern.as_str()) }
         };
         let wanted = self.filters.is_empty() || self.filters.iter().any(matches);
         wanted && !self.skips.iter().any(matches) && !self.only_ignored
@@ -71,12 +60,8 @@ mod tests {
     use super::*;
 
     fn chosen(arguments: &[&str]) -> Vec<&'static str> {
-        let arguments =
-            Arguments::parse(arguments.iter().map(|&argument| argument.to_owned())).unwrap();
-        ["retries", "retries_twice", "ejects"]
-            .into_iter()
-            .filter(|name| arguments.choose(name))
-            .collect()
+        let arguments = Arguments::parse(arguments.iter().map(|&argument| argument.to_owned())).unwrap();
+        ["retries", "retries_twice", "ejects"].into_iter().filter(|name| arguments.choose(name)).collect()
     }
 
     #[test]
@@ -84,19 +69,13 @@ mod tests {
         assert_eq!(chosen(&[]), ["retries", "retries_twice", "ejects"]);
         assert_eq!(chosen(&["retries"]), ["retries", "retries_twice"]);
         assert_eq!(chosen(&["retries", "--exact"]), ["retries"]);
-        assert_eq!(
-            chosen(&["--skip", "twice", "--test-threads=4"]),
-            ["retries", "ejects"]
-        );
+        assert_eq!(chosen(&["--skip", "twice", "--test-threads=4"]), ["retries", "ejects"]);
         assert_eq!(chosen(&["--ignored"]), [""; 0]);
     }
 
     #[test]
     fn an_unknown_argument_is_refused_with_those_known() {
         let error = Arguments::parse(["--shuffle".to_owned()]).unwrap_err();
-        assert!(
-            error.contains("--shuffle") && error.contains("--exact"),
-            "{error}"
-        );
+        assert!(error.contains("--shuffle") && error.contains("--exact"), "{error}");
     }
 }

@@ -91,9 +91,7 @@ pub fn skip(reason: impl Into<String>) -> Failure {
 /// # Errors
 /// A skip, or what went wrong.
 pub async fn sandbox() -> Result<Sandbox, Failure> {
-    Sandbox::start(Config::default())
-        .await
-        .map_err(skip_without_privileges)
+    Sandbox::start(Config::default()).await.map_err(skip_without_privileges)
 }
 
 /// Waits until `condition` holds, looking every few milliseconds.
@@ -106,10 +104,7 @@ pub async fn eventually(what: &str, limit: Duration, mut condition: impl AsyncFn
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(
-        tokio::time::timeout(limit, look).await.is_ok(),
-        "not within {limit:?}: {what}"
-    );
+    assert!(tokio::time::timeout(limit, look).await.is_ok(), "not within {limit:?}: {what}");
 }
 
 /// The command that runs a helper listed in [`crate::tests!`] in a process of its own.
@@ -166,17 +161,10 @@ const SKIPPED: &str = "skipped: ";
 
 /// Runs one test in this process, which was made for it.
 fn run_here(test: &Test) -> ExitCode {
-    let mode = if std::env::var_os("WEFT_TEST_ROOTLESS").is_some() {
-        Mode::Rootless
-    } else {
-        Mode::Auto
-    };
+    let mode = if std::env::var_os("WEFT_TEST_ROOTLESS").is_some() { Mode::Rootless } else { Mode::Auto };
     let run = || -> TestResult {
         crate::enter(mode).map_err(skip_without_privileges)?;
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on((test.run)())
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on((test.run)())
     };
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -189,11 +177,7 @@ fn run_here(test: &Test) -> ExitCode {
 }
 
 fn skip_without_privileges(error: Error) -> Failure {
-    if error.is_missing_privilege() {
-        skip(error.to_string())
-    } else {
-        error.into()
-    }
+    if error.is_missing_privilege() { skip(error.to_string()) } else { error.into() }
 }
 
 fn complain(message: &str) -> ExitCode {

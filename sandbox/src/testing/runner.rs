@@ -15,20 +15,13 @@ use super::{CHILD, SKIP_CODE, SKIPPED, Test};
 const TIME_LIMIT: Duration = Duration::from_secs(180);
 
 pub(super) fn run(tests: &[Test], arguments: &Arguments) -> ExitCode {
-    let chosen: Vec<&Test> = tests
-        .iter()
-        .filter(|test| arguments.choose(test.name))
-        .collect();
+    let chosen: Vec<&Test> = tests.iter().filter(|test| arguments.choose(test.name)).collect();
     if arguments.list {
         return list(&chosen, arguments);
     }
     let started = Instant::now();
     let mut report = Report::default();
-    println!(
-        "\nrunning {} test{}",
-        chosen.len(),
-        if chosen.len() == 1 { "" } else { "s" }
-    );
+    println!("\nrunning {} test{}", chosen.len(), if chosen.len() == 1 { "" } else { "s" });
     for test in &chosen {
         print!("test {} ... ", test.name);
         // Shown before the test runs, so that one that hangs is known. A closed stdout is noticed by println.
@@ -38,11 +31,7 @@ pub(super) fn run(tests: &[Test], arguments: &Arguments) -> ExitCode {
         report.add(test.name, verdict, output);
     }
     report.print(tests.len() - chosen.len(), started.elapsed());
-    if report.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(101)
-    }
+    if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
 #[derive(Debug)]
@@ -89,11 +78,7 @@ impl Report {
                 println!("    {name}");
             }
         }
-        let verdict = if self.failures.is_empty() {
-            "ok"
-        } else {
-            "FAILED"
-        };
+        let verdict = if self.failures.is_empty() { "ok" } else { "FAILED" };
         println!(
             "\ntest result: {verdict}. {} passed; {} failed; {} ignored; 0 measured; {filtered_out} filtered out; finished in {:.2}s\n",
             self.passed,
@@ -125,10 +110,7 @@ fn run_one(test: &Test, show_output: bool) -> (Verdict, String) {
             let verdict = judge(status, &mut output);
             (verdict, output)
         }
-        Err(error) => (
-            Verdict::Failed,
-            format!("the test's process could not be started: {error}"),
-        ),
+        Err(error) => (Verdict::Failed, format!("the test's process could not be started: {error}")),
     }
 }
 
@@ -167,26 +149,18 @@ fn judge(status: Option<ExitStatus>, output: &mut String) -> Verdict {
     match status.code() {
         Some(0) => Verdict::Passed,
         Some(code) if code == i32::from(SKIP_CODE) => {
-            let reason = output
-                .lines()
-                .rev()
-                .find_map(|line| line.strip_prefix(SKIPPED));
+            let reason = output.lines().rev().find_map(|line| line.strip_prefix(SKIPPED));
             Verdict::Ignored(reason.unwrap_or("no reason given").to_owned())
         }
         Some(_) => Verdict::Failed,
         None => {
-            output.push_str(&format!(
-                "\nkilled by signal {}\n",
-                status.signal().unwrap_or_default()
-            ));
+            output.push_str(&format!("\nkilled by signal {}\n", status.signal().unwrap_or_default()));
             Verdict::Failed
         }
     }
 }
 
 fn time_limit() -> Duration {
-    let seconds = std::env::var("WEFT_TEST_TIMEOUT")
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let seconds = std::env::var("WEFT_TEST_TIMEOUT").ok().and_then(|text| text.parse().ok());
     seconds.map_or(TIME_LIMIT, Duration::from_secs)
 }
