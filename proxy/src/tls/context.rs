@@ -172,10 +172,7 @@ fn certificate(message: &CommonTlsContext, path: &str) -> Result<Source<Certifie
     }
 }
 
-fn fixed_certificate(
-    message: &TlsCertificate,
-    path: &str,
-) -> Result<Arc<CertifiedKey>, FieldError> {
+fn fixed_certificate(message: &TlsCertificate, path: &str) -> Result<Arc<CertifiedKey>, FieldError> {
     let chain_path = format!("{path}.certificate_chain");
     let chain = certificates(message.certificate_chain.as_ref(), &chain_path)?;
     let key_path = format!("{path}.private_key");
@@ -183,17 +180,16 @@ fn fixed_certificate(
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
         FieldError::new(
             &key_path,
-            format!("holds no usable private key: {error}; PEM of PKCS #8, SEC1 or PKCS #1 without a password is expected"),
+            format!(
+                "holds no usable private key: {error}; PEM of PKCS #8, SEC1 or PKCS #1 without a password is expected"
+            ),
         )
     })?;
     let leaf = Leaf::new(chain, key).map_err(|error| FieldError::new(path, error.to_string()))?;
     Ok(leaf.certified)
 }
 
-fn validation(
-    message: &CommonTlsContext,
-    path: &str,
-) -> Result<(Vec<SanMatcher>, Source<TrustBundle>), FieldError> {
+fn validation(message: &CommonTlsContext, path: &str) -> Result<(Vec<SanMatcher>, Source<TrustBundle>), FieldError> {
     let at = |field: &str| format!("{path}.{field}");
     match &message.validation_context_type {
         None => Ok((Vec::new(), Source::None)),
@@ -264,10 +260,7 @@ fn bundle(source: &DataSource, path: &str) -> Result<Arc<TrustBundle>, FieldErro
     Ok(Arc::new(bundle.map_err(|error| FieldError::new(path, error.to_string()))?))
 }
 
-fn certificates(
-    source: Option<&DataSource>,
-    path: &str,
-) -> Result<Vec<CertificateDer<'static>>, FieldError> {
+fn certificates(source: Option<&DataSource>, path: &str) -> Result<Vec<CertificateDer<'static>>, FieldError> {
     let pem = read(source, path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
@@ -290,16 +283,14 @@ pub(super) fn read(source: Option<&DataSource>, path: &str) -> Result<Vec<u8>, F
         }),
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
         Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
-        Some(Specifier::EnvironmentVariable(name)) => std::env::var(name)
-            .map(String::into_bytes)
-            .map_err(|error| {
-                FieldError::invalid(
-                    format!("{path}.environment_variable"),
-                    name,
-                    format_args!("cannot be read: {error}"),
-                    "set it, or use filename",
-                )
-            }),
+        Some(Specifier::EnvironmentVariable(name)) => std::env::var(name).map(String::into_bytes).map_err(|error| {
+            FieldError::invalid(
+                format!("{path}.environment_variable"),
+                name,
+                format_args!("cannot be read: {error}"),
+                "set it, or use filename",
+            )
+        }),
         None => Err(FieldError::missing(path, "set filename, inline_bytes or inline_string")),
     }
 }
@@ -319,10 +310,7 @@ fn alpn(protocols: &[String], path: &str) -> Result<Vec<Vec<u8>>, FieldError> {
         .collect()
 }
 
-fn versions(
-    params: &TlsParameters,
-    path: &str,
-) -> Result<Vec<&'static SupportedProtocolVersion>, FieldError> {
+fn versions(params: &TlsParameters, path: &str) -> Result<Vec<&'static SupportedProtocolVersion>, FieldError> {
     // Envoy's defaults: 1.2 at least, 1.3 at most.
     let minimum = match version(params.tls_minimum_protocol_version) {
         Ok(version) => version.unwrap_or(2),
@@ -352,12 +340,7 @@ fn version(protocol: i32) -> Result<Option<u8>, FieldError> {
         Ok(TlsProtocol::TlsAuto) => Ok(None),
         Ok(TlsProtocol::TlSv12) => Ok(Some(2)),
         Ok(TlsProtocol::TlSv13) => Ok(Some(3)),
-        Ok(old) => Err(FieldError::invalid(
-            "",
-            old.as_str_name(),
-            "is not supported",
-            "use TLSv1_2 or TLSv1_3",
-        )),
+        Ok(old) => Err(FieldError::invalid("", old.as_str_name(), "is not supported", "use TLSv1_2 or TLSv1_3")),
         Err(_) => Err(FieldError::invalid("", protocol, "is no version", "use TLSv1_2 or TLSv1_3")),
     }
 }
@@ -385,19 +368,13 @@ fn crypto(params: &TlsParameters, path: &str) -> Result<Arc<CryptoProvider>, Fie
     }
     let mut chosen = CryptoProvider::clone(provider());
     if !params.cipher_suites.is_empty() {
-        let mut suites: Vec<SupportedCipherSuite> = chosen
-            .cipher_suites
-            .iter()
-            .filter(|suite| suite.tls13().is_some())
-            .copied()
-            .collect();
+        let mut suites: Vec<SupportedCipherSuite> =
+            chosen.cipher_suites.iter().filter(|suite| suite.tls13().is_some()).copied().collect();
         for (index, group) in params.cipher_suites.iter().enumerate() {
             // `[a|b]` is a group of equal preference.
             for name in group.trim_matches(['[', ']']).split('|') {
-                let suite = SUITES
-                    .iter()
-                    .find(|(envoy, iana)| name == *envoy || name == *iana)
-                    .and_then(|(_, iana)| {
+                let suite =
+                    SUITES.iter().find(|(envoy, iana)| name == *envoy || name == *iana).and_then(|(_, iana)| {
                         let all = &chosen.cipher_suites;
                         all.iter().find(|suite| format!("{:?}", suite.suite()) == *iana)
                     });
@@ -415,9 +392,10 @@ fn crypto(params: &TlsParameters, path: &str) -> Result<Arc<CryptoProvider>, Fie
             .iter()
             .enumerate()
             .map(|(index, name)| {
-                let group = CURVES.iter().find(|(envoy, _)| name == envoy).and_then(|(_, group)| {
-                    chosen.kx_groups.iter().find(|known| known.name() == *group)
-                });
+                let group = CURVES
+                    .iter()
+                    .find(|(envoy, _)| name == envoy)
+                    .and_then(|(_, group)| chosen.kx_groups.iter().find(|known| known.name() == *group));
                 group.copied().ok_or_else(|| {
                     let known: Vec<_> = CURVES.iter().map(|(envoy, _)| *envoy).collect();
                     unsupported(&format!("{path}.ecdh_curves[{index}]"), name, &known)
@@ -445,15 +423,39 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_refused_with_its_path() {
         for (yaml, expected) in [
-            ("tls_params: {tls_minimum_protocol_version: TLSv1_0}", "tls.tls_params.tls_minimum_protocol_version: `TLSv1_0` is not supported"),
-            ("tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_2}", "tls.tls_params.tls_minimum_protocol_version: is above"),
-            ("tls_params: {cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256, AES128-SHA]}", "tls.tls_params.cipher_suites[1]: `AES128-SHA` is not supported"),
+            (
+                "tls_params: {tls_minimum_protocol_version: TLSv1_0}",
+                "tls.tls_params.tls_minimum_protocol_version: `TLSv1_0` is not supported",
+            ),
+            (
+                "tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_2}",
+                "tls.tls_params.tls_minimum_protocol_version: is above",
+            ),
+            (
+                "tls_params: {cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256, AES128-SHA]}",
+                "tls.tls_params.cipher_suites[1]: `AES128-SHA` is not supported",
+            ),
             ("tls_params: {ecdh_curves: [P-521]}", "tls.tls_params.ecdh_curves[0]: `P-521` is not supported"),
-            ("tls_certificates: [{certificate_chain: {filename: /nonexistent}}]", "tls.tls_certificates[0].certificate_chain.filename: `/nonexistent` cannot be read"),
-            ("tls_certificates: [{certificate_chain: {inline_string: nothing}}]", "tls.tls_certificates[0].certificate_chain: holds no certificate"),
-            ("validation_context: {}\ntls_certificate_sds_secret_configs: [{name: other}]", "tls.tls_certificate_sds_secret_configs[0].name: `other` is no secret"),
-            ("validation_context_sds_secret_config: {name: other}", "tls.validation_context_sds_secret_config.name: `other`"),
-            ("validation_context: {match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: a}}]}", "tls.validation_context.trusted_ca: is required"),
+            (
+                "tls_certificates: [{certificate_chain: {filename: /nonexistent}}]",
+                "tls.tls_certificates[0].certificate_chain.filename: `/nonexistent` cannot be read",
+            ),
+            (
+                "tls_certificates: [{certificate_chain: {inline_string: nothing}}]",
+                "tls.tls_certificates[0].certificate_chain: holds no certificate",
+            ),
+            (
+                "validation_context: {}\ntls_certificate_sds_secret_configs: [{name: other}]",
+                "tls.tls_certificate_sds_secret_configs[0].name: `other` is no secret",
+            ),
+            (
+                "validation_context_sds_secret_config: {name: other}",
+                "tls.validation_context_sds_secret_config.name: `other`",
+            ),
+            (
+                "validation_context: {match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: a}}]}",
+                "tls.validation_context.trusted_ca: is required",
+            ),
             ("alpn_protocols: ['']", "tls.alpn_protocols[0]: "),
         ] {
             let error = error(yaml);

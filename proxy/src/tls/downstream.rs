@@ -48,11 +48,7 @@ impl DownstreamTls {
         Self::new(Common::mesh(alpn), true, "").expect("TLS 1.3 has its default suites")
     }
 
-    fn new(
-        common: Common,
-        require_client_certificate: bool,
-        path: &str,
-    ) -> Result<Self, FieldError> {
+    fn new(common: Common, require_client_certificate: bool, path: &str) -> Result<Self, FieldError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&common.provider))
             .with_protocol_versions(&common.versions)
             .map_err(|error| FieldError::new(format!("{path}.tls_params"), error.to_string()))?;

@@ -6,8 +6,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use rustls::server::Acceptor;
 use rustls::ClientConnection;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::downstream::DownstreamTls;
@@ -139,9 +139,7 @@ async fn refuse<S: AsyncWrite + Unpin>(
     error.into()
 }
 
-async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: TlsStream<S>,
-) -> Result<TlsStream<S>, HandshakeError> {
+async fn drive<S: AsyncRead + AsyncWrite + Unpin>(mut stream: TlsStream<S>) -> Result<TlsStream<S>, HandshakeError> {
     loop {
         poll_fn(|cx| stream.poll_send(cx)).await?;
         if !stream.session().is_handshaking() {
@@ -159,10 +157,7 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn finish<S>(
-    stream: TlsStream<S>,
-    sni: Option<Arc<str>>,
-) -> Result<TlsStream<S>, HandshakeError> {
+fn finish<S>(stream: TlsStream<S>, sni: Option<Arc<str>>) -> Result<TlsStream<S>, HandshakeError> {
     let peer = match stream.session().peer_certificates() {
         // It parsed when it was verified.
         Some([leaf, ..]) => Some(

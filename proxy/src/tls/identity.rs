@@ -126,10 +126,7 @@ impl LocalIdentity {
     pub fn set_bundle(&self, bundle: TrustBundle) {
         self.change(|current| {
             let bundle = same_or_new(current.bundle.as_ref(), bundle);
-            let same = current
-                .bundle
-                .as_ref()
-                .is_some_and(|old| Arc::ptr_eq(old, &bundle));
+            let same = current.bundle.as_ref().is_some_and(|old| Arc::ptr_eq(old, &bundle));
             Credentials {
                 generation: current.generation + u64::from(!same),
                 leaf: current.leaf.clone(),
@@ -150,10 +147,7 @@ impl LocalIdentity {
 
     /// Why the last attempt to get a certificate failed; `None` after a success.
     pub fn last_failure(&self) -> Option<String> {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records how the last attempt to get a certificate ended.
@@ -206,30 +200,18 @@ impl Leaf {
     ///
     /// # Errors
     /// If the chain is empty or does not parse, or the key is not its leaf's.
-    pub fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, IdentityError> {
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, IdentityError> {
         let leaf = chain.first().ok_or(IdentityError::EmptyChain)?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
-            .map_err(|error| IdentityError::Certificate(error.to_string()))?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(leaf).map_err(|error| IdentityError::Certificate(error.to_string()))?;
         let identity = PeerIdentity::from_certificate(leaf).map_err(IdentityError::Certificate)?;
         let not_before = time(parsed.validity().not_before.timestamp());
         let not_after = time(parsed.validity().not_after.timestamp());
         let serial = parsed.raw_serial_as_string().replace(':', "");
-        let key = provider()
-            .key_provider
-            .load_private_key(key)
-            .map_err(IdentityError::Key)?;
+        let key = provider().key_provider.load_private_key(key).map_err(IdentityError::Key)?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(IdentityError::Key)?;
-        Ok(Self {
-            certified: Arc::new(certified),
-            identity,
-            not_before,
-            not_after,
-            serial,
-        })
+        Ok(Self { certified: Arc::new(certified), identity, not_before, not_after, serial })
     }
 }
 
@@ -263,24 +245,14 @@ impl TrustBundle {
         for (index, certificate) in certificates.iter().enumerate() {
             roots
                 .add(certificate.clone())
-                .map_err(|error| IdentityError::Root {
-                    index,
-                    problem: error.to_string(),
-                })?;
+                .map_err(|error| IdentityError::Root { index, problem: error.to_string() })?;
         }
         let roots = Arc::new(roots);
-        let client_verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::clone(&roots),
-            Arc::clone(provider()),
-        )
-        .build()
-        // The builder refuses an empty store only, which this is not.
-        .map_err(|_| IdentityError::EmptyBundle)?;
-        Ok(Self {
-            certificates,
-            roots,
-            client_verifier,
-        })
+        let client_verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider()))
+            .build()
+            // The builder refuses an empty store only, which this is not.
+            .map_err(|_| IdentityError::EmptyBundle)?;
+        Ok(Self { certificates, roots, client_verifier })
     }
 
     /// The roots, DER, as given.
@@ -299,11 +271,7 @@ impl fmt::Debug for TrustBundle {
 /// Certificates carry seconds since the epoch, before it too (RFC 5280 §4.1.2.5).
 fn time(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
-    if seconds >= 0 {
-        SystemTime::UNIX_EPOCH + distance
-    } else {
-        SystemTime::UNIX_EPOCH - distance
-    }
+    if seconds >= 0 { SystemTime::UNIX_EPOCH + distance } else { SystemTime::UNIX_EPOCH - distance }
 }
 
 #[cfg(test)]
@@ -353,13 +321,7 @@ mod tests {
         let (_, key) = ca.issue(&alice());
         assert!(matches!(Leaf::new(chain, key), Err(IdentityError::Key(_))));
         let (_, key) = ca.issue(&alice());
-        assert!(matches!(
-            Leaf::new(vec![], key),
-            Err(IdentityError::EmptyChain)
-        ));
-        assert!(matches!(
-            TrustBundle::new(vec![]),
-            Err(IdentityError::EmptyBundle)
-        ));
+        assert!(matches!(Leaf::new(vec![], key), Err(IdentityError::EmptyChain)));
+        assert!(matches!(TrustBundle::new(vec![]), Err(IdentityError::EmptyBundle)));
     }
 }

@@ -41,15 +41,10 @@ impl PeerIdentity {
     /// # Errors
     /// What does not parse.
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, String> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|error| error.to_string())?;
-        let mut peer = Self {
-            subject: parsed.subject().to_string(),
-            ..Self::default()
-        };
-        let names = parsed
-            .subject_alternative_name()
-            .map_err(|error| format!("its subject alternative names: {error}"))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
+        let mut peer = Self { subject: parsed.subject().to_string(), ..Self::default() };
+        let names =
+            parsed.subject_alternative_name().map_err(|error| format!("its subject alternative names: {error}"))?;
         for name in names.iter().flat_map(|names| &names.value.general_names) {
             match name {
                 GeneralName::URI(uri) => peer.uris.push((*uri).to_owned()),
@@ -112,14 +107,8 @@ mod tests {
     fn a_meshed_peer_is_known_by_account_workload_and_pod() {
         let peer = read(&alice());
         assert_eq!(&*peer.spiffe, "spiffe://weft.local/ns/shop/sa/alice");
-        assert_eq!(
-            (peer.namespace.as_str(), peer.service_account.as_str()),
-            ("shop", "alice")
-        );
-        assert_eq!(
-            (peer.workload.as_str(), peer.pod.as_str()),
-            ("alice-v1", "alice-v1-0")
-        );
+        assert_eq!((peer.namespace.as_str(), peer.service_account.as_str()), ("shop", "alice"));
+        assert_eq!((peer.workload.as_str(), peer.pod.as_str()), ("alice-v1", "alice-v1-0"));
     }
 
     #[test]

@@ -45,11 +45,7 @@ impl SanMatcher {
             Some(MatchPattern::Exact(name)) if kind == SanType::Dns => Some(name.clone()),
             _ => None,
         };
-        Ok(Self {
-            kind,
-            matcher: StringMatcher::compile(matcher, &path)?,
-            exact_dns,
-        })
+        Ok(Self { kind, matcher: StringMatcher::compile(matcher, &path)?, exact_dns })
     }
 
     /// Whether one of the peer's names of this kind matches.
@@ -89,10 +85,7 @@ mod tests {
     fn matcher(kind: SanType, pattern: MatchPattern) -> SanMatcher {
         let message = SubjectAltNameMatcher {
             san_type: kind.into(),
-            matcher: Some(Message {
-                match_pattern: Some(pattern),
-                ..Default::default()
-            }),
+            matcher: Some(Message { match_pattern: Some(pattern), ..Default::default() }),
             ..Default::default()
         };
         SanMatcher::from_proto(&message, "m").unwrap()

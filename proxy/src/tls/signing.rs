@@ -84,12 +84,7 @@ where
 {
     /// Renews over `channel`, whose own client certificate proves who we are unless a token does.
     pub fn new(channel: T, local: Arc<LocalIdentity>) -> Self {
-        Self {
-            client: IdentityClient::new(channel),
-            local,
-            token_file: None,
-            state: None,
-        }
+        Self { client: IdentityClient::new(channel), local, token_file: None, state: None }
     }
 
     /// Proves who we are with the join token in this file, read anew for each attempt.
@@ -148,9 +143,8 @@ where
     }
 
     async fn attempt(&mut self) -> Result<(), SigningError> {
-        let (key, leaf, bundle) = tokio::time::timeout(ATTEMPT, self.sign())
-            .await
-            .map_err(|_| SigningError::Timeout)??;
+        let (key, leaf, bundle) =
+            tokio::time::timeout(ATTEMPT, self.sign()).await.map_err(|_| SigningError::Timeout)??;
         let chain = leaf.certified.cert.clone();
         tracing::info!(identity = %leaf.identity, serial = leaf.serial, "certificate signed");
         self.local.install(leaf, Some(bundle));
@@ -169,9 +163,7 @@ where
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let csr = params.serialize_request(&key)?;
-        let mut request = tonic::Request::new(SignRequest {
-            csr_der: csr.der().to_vec(),
-        });
+        let mut request = tonic::Request::new(SignRequest { csr_der: csr.der().to_vec() });
         if let Some(token) = self.token()? {
             request.metadata_mut().insert("authorization", token);
         }
@@ -194,10 +186,7 @@ where
         let Some(path) = &self.token_file else {
             return Ok(None);
         };
-        let refuse = |problem: String| SigningError::Token {
-            path: path.clone(),
-            problem,
-        };
+        let refuse = |problem: String| SigningError::Token { path: path.clone(), problem };
         let token = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
         let mut value: AsciiMetadataValue = format!("Bearer {}", token.trim())
             .parse()
@@ -221,10 +210,7 @@ where
     }
 
     fn back_off(&self, failures: u32) -> Duration {
-        let left = self
-            .local
-            .expiry()
-            .and_then(|expiry| expiry.duration_since(SystemTime::now()).ok());
+        let left = self.local.expiry().and_then(|expiry| expiry.duration_since(SystemTime::now()).ok());
         let longest = match left {
             // Several attempts before it expires, however short its life.
             Some(left) => (left / 8).clamp(FIRST_BACK_OFF, LONGEST_BACK_OFF),
@@ -262,10 +248,7 @@ struct Due {
 
 impl Due {
     fn after(pause: Duration) -> Self {
-        Self {
-            timer: Instant::now() + pause,
-            wall: SystemTime::now() + pause,
-        }
+        Self { timer: Instant::now() + pause, wall: SystemTime::now() + pause }
     }
 
     async fn wait(self) {

@@ -66,11 +66,7 @@ impl StateDir {
     /// If it cannot be made.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StateError> {
         let folder = folder.into();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|source| at(&folder, source))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| at(&folder, source))?;
         Ok(Self { folder })
     }
 
@@ -87,14 +83,10 @@ impl StateDir {
         if mode & 0o077 != 0 {
             return Err(StateError::Exposed { path, mode });
         }
-        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| StateError::Pem {
-            path: path.clone(),
-            problem: error.to_string(),
-        })?;
+        let key = PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|error| StateError::Pem { path: path.clone(), problem: error.to_string() })?;
         let chain = certificates(&path, &pem)?;
-        Leaf::new(chain, key)
-            .map(Some)
-            .map_err(|source| StateError::Identity { path, source })
+        Leaf::new(chain, key).map(Some).map_err(|source| StateError::Identity { path, source })
     }
 
     /// The trust bundle saved last; `None` if there is none.
@@ -106,9 +98,7 @@ impl StateDir {
         let Some(pem) = read(&path)? else {
             return Ok(None);
         };
-        TrustBundle::new(certificates(&path, &pem)?)
-            .map(Some)
-            .map_err(|source| StateError::Identity { path, source })
+        TrustBundle::new(certificates(&path, &pem)?).map(Some).map_err(|source| StateError::Identity { path, source })
     }
 
     /// Saves a key (PKCS #8 PEM) with its chain.
@@ -144,11 +134,7 @@ impl StateDir {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&new)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, self.folder.join(name))?;
@@ -169,10 +155,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, StateError> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| StateError::Pem {
-            path: path.to_owned(),
-            problem: error.to_string(),
-        })
+        .map_err(|error| StateError::Pem { path: path.to_owned(), problem: error.to_string() })
 }
 
 /// RFC 7468: lines of 64 characters.
@@ -186,10 +169,7 @@ fn push_pem(text: &mut String, certificate: &CertificateDer<'_>) {
 }
 
 fn at(path: &Path, source: io::Error) -> StateError {
-    StateError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    StateError::Io { path: path.to_owned(), source }
 }
 
 #[cfg(test)]

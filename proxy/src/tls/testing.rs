@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, SanType,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 
@@ -50,10 +50,7 @@ impl TestCa {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = params.self_signed(&key).unwrap().der().clone();
-        Self {
-            issuer: Issuer::new(params, key),
-            root,
-        }
+        Self { issuer: Issuer::new(params, key), root }
     }
 
     pub(crate) fn root(&self) -> CertificateDer<'static> {
@@ -64,10 +61,7 @@ impl TestCa {
         TrustBundle::new(vec![self.root()]).unwrap()
     }
 
-    pub(crate) fn issue(
-        &self,
-        who: &Who,
-    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    pub(crate) fn issue(&self, who: &Who) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let certificate = params(who).signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
@@ -100,10 +94,7 @@ fn params(who: &Who) -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.not_before = who.not_before.into();
     params.not_after = who.not_after.into();
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let uris = who.uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().unwrap()));
     let dns = who.dns.iter().map(|name| SanType::DnsName(name.as_str().try_into().unwrap()));
     params.subject_alt_names = uris.chain(dns).collect();

@@ -67,12 +67,7 @@ impl UpstreamTls {
                 )
             })?
         };
-        Ok(Self {
-            common,
-            builder,
-            server_name,
-            sni: (!sni.is_empty()).then(|| sni.into()),
-        })
+        Ok(Self { common, builder, server_name, sni: (!sni.is_empty()).then(|| sni.into()) })
     }
 
     /// The protocols of `alpn_protocols`.
@@ -88,17 +83,8 @@ impl UpstreamTls {
     /// TLS toward one endpoint. `alpn` narrows what is offered to one protocol; `None` offers the context's list.
     ///
     /// Certificate and bundle are those of the time of each handshake; nothing has to be rebuilt at a rotation.
-    pub fn client(
-        &self,
-        local: &Arc<LocalIdentity>,
-        expected: ExpectedPeer,
-        alpn: Option<&str>,
-    ) -> ClientTls {
-        let verifier = ServerVerifier {
-            trust: self.common.trust(local),
-            expected,
-            sans: self.common.sans.clone(),
-        };
+    pub fn client(&self, local: &Arc<LocalIdentity>, expected: ExpectedPeer, alpn: Option<&str>) -> ClientTls {
+        let verifier = ServerVerifier { trust: self.common.trust(local), expected, sans: self.common.sans.clone() };
         let mut config = self
             .builder
             .clone()
@@ -111,10 +97,6 @@ impl UpstreamTls {
             Some(name) => vec![name.as_bytes().to_vec()],
             None => self.common.alpn.clone(),
         };
-        ClientTls {
-            config: Arc::new(config),
-            server_name: self.server_name.clone(),
-            sni: self.sni.clone(),
-        }
+        ClientTls { config: Arc::new(config), server_name: self.server_name.clone(), sni: self.sni.clone() }
     }
 }

@@ -113,9 +113,7 @@ impl PeerError {
     /// The error inside what rustls returned.
     pub fn find(error: &rustls::Error) -> Option<&Self> {
         match error {
-            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
-                inner.downcast_ref()
-            }
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => inner.downcast_ref(),
             _ => None,
         }
     }
@@ -141,9 +139,7 @@ pub(super) enum Trust {
 impl Trust {
     fn bundle(&self) -> Result<Option<Arc<TrustBundle>>, PeerError> {
         match self {
-            Self::Mesh(local) => Ok(Some(
-                local.current().bundle.clone().ok_or(PeerError::NoBundle)?,
-            )),
+            Self::Mesh(local) => Ok(Some(local.current().bundle.clone().ok_or(PeerError::NoBundle)?)),
             Self::Bundle(bundle) => Ok(Some(Arc::clone(bundle))),
             Self::Anyone => Ok(None),
         }
@@ -178,18 +174,12 @@ impl ExpectedPeer {
         if let Some(expected) = &self.identity
             && peer.spiffe != *expected
         {
-            return Err(PeerError::Identity {
-                expected: expected.to_string(),
-                presented: peer.to_string(),
-            });
+            return Err(PeerError::Identity { expected: expected.to_string(), presented: peer.to_string() });
         }
         if let Some(expected) = &self.pod
             && !peer.dns_names.iter().any(|name| **name == **expected)
         {
-            return Err(PeerError::Pod {
-                expected: expected.to_string(),
-                presented: peer.dns_names.join(", "),
-            });
+            return Err(PeerError::Pod { expected: expected.to_string(), presented: peer.dns_names.join(", ") });
         }
         Ok(())
     }
@@ -317,31 +307,17 @@ impl ClientCertVerifier for ClientVerifier {
 fn explain(error: rustls::Error, peer: &PeerIdentity, bundle: &TrustBundle) -> PeerError {
     let presented = peer.to_string();
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            PeerError::UnknownIssuer {
-                presented,
-                roots: bundle.certificates().len(),
-            }
+        // A root with the right name and another key, as after a rotation, shows as a bad signature.
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            PeerError::UnknownIssuer { presented, roots: bundle.certificates().len() }
         }
         rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
-            PeerError::Expired {
-                presented,
-                not_after: not_after.as_secs(),
-                now: time.as_secs(),
-            }
+            PeerError::Expired { presented, not_after: not_after.as_secs(), now: time.as_secs() }
         }
-        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
-            time,
-            not_before,
-        }) => PeerError::NotYetValid {
-            presented,
-            not_before: not_before.as_secs(),
-            now: time.as_secs(),
-        },
-        other => PeerError::Chain {
-            presented,
-            problem: other.to_string(),
-        },
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
+            PeerError::NotYetValid { presented, not_before: not_before.as_secs(), now: time.as_secs() }
+        }
+        other => PeerError::Chain { presented, problem: other.to_string() },
     }
 }
 
@@ -350,8 +326,7 @@ fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -365,15 +340,9 @@ fn utc(seconds: u64) -> String {
 ///
 /// # Errors
 /// If the id is not one of the mesh's: nothing could ever match it.
-pub fn expected_peer(
-    identity: &str,
-    pod: Option<&str>,
-) -> Result<ExpectedPeer, weft_xds::names::NameError> {
+pub fn expected_peer(identity: &str, pod: Option<&str>) -> Result<ExpectedPeer, weft_xds::names::NameError> {
     identity.parse::<SpiffeId>()?;
-    Ok(ExpectedPeer {
-        identity: Some(identity.into()),
-        pod: pod.map(Into::into),
-    })
+    Ok(ExpectedPeer { identity: Some(identity.into()), pod: pod.map(Into::into) })
 }
 
 #[cfg(test)]

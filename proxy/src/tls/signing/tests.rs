@@ -46,9 +46,7 @@ impl Identity for ControlPlane {
         if self.down.load(Ordering::SeqCst) {
             return Err(Status::unavailable("down"));
         }
-        if request.metadata().get("authorization").map(|value| value.as_bytes())
-            != Some(b"Bearer let-me-in")
-        {
+        if request.metadata().get("authorization").map(|value| value.as_bytes()) != Some(b"Bearer let-me-in") {
             return Err(Status::unauthenticated("no such token"));
         }
         self.signed.fetch_add(1, Ordering::SeqCst);

@@ -459,7 +459,9 @@ mod contexts {
 
         fn certificate(&self) -> String {
             let folder = self.folder.path().display();
-            format!("tls_certificates: [{{certificate_chain: {{filename: {folder}/chain.pem}}, private_key: {{filename: {folder}/key.pem}}}}]")
+            format!(
+                "tls_certificates: [{{certificate_chain: {{filename: {folder}/chain.pem}}, private_key: {{filename: {folder}/key.pem}}}}]"
+            )
         }
 
         fn ca(&self) -> String {
@@ -467,7 +469,10 @@ mod contexts {
         }
     }
 
-    async fn meet(client: &str, server: &str) -> Result<(TlsStream<DuplexStream>, TlsStream<DuplexStream>), HandshakeError> {
+    async fn meet(
+        client: &str,
+        server: &str,
+    ) -> Result<(TlsStream<DuplexStream>, TlsStream<DuplexStream>), HandshakeError> {
         let upstream = UpstreamTls::from_proto(&yaml::from_str(client).unwrap(), "up").unwrap();
         let downstream = DownstreamTls::from_proto(&yaml::from_str(server).unwrap(), "down").unwrap();
         let local = LocalIdentity::new();
@@ -481,7 +486,10 @@ mod contexts {
     async fn sni_versions_and_protocols_are_those_configured() {
         let files = Files::new(&TestCa::new(), &bob());
         let server = format!("common_tls_context: {{{}, alpn_protocols: [h2, http/1.1]}}", files.certificate());
-        let client = format!("sni: web.example\ncommon_tls_context: {{alpn_protocols: [http/1.1], tls_params: {{tls_maximum_protocol_version: TLSv1_2}}, validation_context: {{{}}}}}", files.ca());
+        let client = format!(
+            "sni: web.example\ncommon_tls_context: {{alpn_protocols: [http/1.1], tls_params: {{tls_maximum_protocol_version: TLSv1_2}}, validation_context: {{{}}}}}",
+            files.ca()
+        );
         let (near, far) = meet(&client, &server).await.unwrap();
         assert_eq!(near.version(), Some(ProtocolVersion::TLSv1_2));
         assert_eq!(near.alpn(), Some(&b"http/1.1"[..]));
