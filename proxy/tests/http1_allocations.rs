@@ -5,15 +5,11 @@ use std::cell::Cell;
 
 use weft_proxy::http::{Framing, RequestHead, ResponseHead};
 use weft_proxy::http1::{
-    BodyDecoder, BodyEncoder, BodyStep, Limits, RequestDecoder, ResponseDecoder, ResponseTo,
-    encode_request, encode_response, strip_hop_by_hop,
+    BodyDecoder, BodyEncoder, BodyStep, Limits, RequestDecoder, ResponseDecoder, ResponseTo, encode_request,
+    encode_response, strip_hop_by_hop,
 };
 
-const LIMITS: Limits = Limits {
-    max_head_bytes: 60 * 1024,
-    max_fields: 100,
-    accept_http10: true,
-};
+const LIMITS: Limits = Limits { max_head_bytes: 60 * 1024, max_fields: 100, accept_http10: true };
 
 /// `¶` stands for CR LF.
 fn bytes(text: &str) -> Vec<u8> {
@@ -64,24 +60,16 @@ fn a_request_and_its_response_allocate_nothing_once_buffers_have_grown() {
     let mut out = Vec::new();
     let mut exchange = || {
         out.clear();
-        let parsed = requests
-            .decode(&request, &mut request_head)
-            .unwrap()
-            .unwrap();
+        let parsed = requests.decode(&request, &mut request_head).unwrap().unwrap();
         strip_hop_by_hop(&mut request_head.fields, false);
-        request_head
-            .fields
-            .append(b"x-forwarded-for", b"198.18.0.1");
+        request_head.fields.append(b"x-forwarded-for", b"198.18.0.1");
         request_head.set_authority(b"other");
         replay.clone_from(&request_head);
         encode_request(&request_head, parsed.framing, &mut out);
         relay(&request[parsed.consumed..], parsed.framing, &mut out);
 
         let to = ResponseTo::request(&request_head, false);
-        let parsed = responses
-            .decode(&response, to, &mut response_head)
-            .unwrap()
-            .unwrap();
+        let parsed = responses.decode(&response, to, &mut response_head).unwrap().unwrap();
         strip_hop_by_hop(&mut response_head.fields, false);
         encode_response(&response_head, parsed.framing, &mut out);
         relay(&response[parsed.consumed..], parsed.framing, &mut out);
@@ -105,9 +93,7 @@ fn relay(mut input: &[u8], framing: Framing, out: &mut Vec<u8>) {
     loop {
         match decoder.decode(input).expect("a well-formed body") {
             BodyStep::Data { skip, len } => {
-                encoder
-                    .data(&input[skip..skip + len], out)
-                    .expect("as long as announced");
+                encoder.data(&input[skip..skip + len], out).expect("as long as announced");
                 input = &input[skip + len..];
             }
             BodyStep::Skip { len } => input = &input[len..],

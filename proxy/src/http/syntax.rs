@@ -153,6 +153,21 @@ fn is_port(digits: &[u8]) -> bool {
         && (digits.is_empty() || std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok()))
 }
 
+/// A Content-Length (RFC 9110 §8.6): `1*DIGIT` below 2^63; no sign, no whitespace. Many readers keep lengths in signed 64 bits, where a larger one
+/// turns negative.
+pub(crate) fn parse_length(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    let length = text.iter().try_fold(0u64, |number, digit| {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })?;
+    i64::try_from(length).is_ok().then_some(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

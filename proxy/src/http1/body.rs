@@ -194,11 +194,12 @@ impl BodyDecoder {
                     b'0'..=b'9' => byte - b'0',
                     _ => (byte | 0x20) - b'a' + 10,
                 };
-                // 16 digits of 4 bits fit.
-                State::Size {
-                    size: size << 4 | u64::from(digit),
-                    digits: digits + 1,
+                // 16 digits of 4 bits fit; the last bit is left to readers that keep sizes in signed numbers.
+                let size = size << 4 | u64::from(digit);
+                if i64::try_from(size).is_err() {
+                    return Err(BodyError::ChunkSizeOverflow);
                 }
+                State::Size { size, digits: digits + 1 }
             }
             (State::Size { digits: 0, .. }, _) => return Err(BodyError::ChunkSize),
             // Size => SizeLineFeed | Extension | SpaceAfterSize
@@ -232,11 +233,7 @@ impl BodyDecoder {
                 return Err(BodyError::ChunkEnd);
             }
             (
-                state @ (State::Length(_)
-                | State::UntilClose
-                | State::Chunk(_)
-                | State::Trailers(_)
-                | State::Done),
+                state @ (State::Length(_) | State::UntilClose | State::Chunk(_) | State::Trailers(_) | State::Done),
                 _,
             ) => state,
         })
@@ -245,38 +242,25 @@ impl BodyDecoder {
     fn count_extension_byte(&mut self) -> Result<(), BodyError> {
         self.extension_bytes += 1;
         if self.extension_bytes > MAX_EXTENSION_BYTES {
-            return Err(BodyError::ExtensionsTooLong {
-                limit: MAX_EXTENSION_BYTES,
-            });
+            return Err(BodyError::ExtensionsTooLong { limit: MAX_EXTENSION_BYTES });
         }
         Ok(())
     }
 
     /// `input` starts with the trailer section, of which earlier calls may have seen a part.
-    fn decode_trailers(
-        &mut self,
-        input: &[u8],
-        mut end: SectionEnd,
-    ) -> Result<BodyStep, BodyError> {
+    fn decode_trailers(&mut self, input: &[u8], mut end: SectionEnd) -> Result<BodyStep, BodyError> {
         let limit = self.limits.max_head_bytes;
         let window = &input[..input.len().min(limit)];
         let Some(len) = end.find(window).map_err(BodyError::Trailers)? else {
             if window.len() == limit {
-                return Err(BodyError::Trailers(super::HeadError::HeadTooLarge {
-                    limit,
-                }));
+                return Err(BodyError::Trailers(super::HeadError::HeadTooLarge { limit }));
             }
             self.state = State::Trailers(end);
             return Ok(BodyStep::NeedMore);
         };
         let mut facts = Facts::default();
-        parse_fields(
-            &window[..len - 2],
-            self.limits.max_fields,
-            &mut self.trailers,
-            &mut facts,
-        )
-        .map_err(BodyError::Trailers)?;
+        parse_fields(&window[..len - 2], self.limits.max_fields, &mut self.trailers, &mut facts)
+            .map_err(BodyError::Trailers)?;
         if facts.hosts > 0 || facts.content_length.is_some() || facts.transfer_encoding.is_some() {
             return Err(BodyError::ForbiddenTrailer);
         }

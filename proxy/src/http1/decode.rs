@@ -19,11 +19,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Envoy's defaults: 60 KiB, 100 fields, no HTTP/1.0.
     fn default() -> Self {
-        Self {
-            max_head_bytes: 60 * 1024,
-            max_fields: 100,
-            accept_http10: false,
-        }
+        Self { max_head_bytes: 60 * 1024, max_fields: 100, accept_http10: false }
     }
 }
 
@@ -60,11 +56,7 @@ pub struct RequestDecoder {
 impl RequestDecoder {
     /// A decoder for a new connection.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            start: 0,
-            end: SectionEnd::default(),
-        }
+        Self { limits, start: 0, end: SectionEnd::default() }
     }
 
     /// Decodes the head at the start of `input` into `head`, which is cleared first. `None`: it is not
@@ -74,11 +66,7 @@ impl RequestDecoder {
     /// # Errors
     /// Says what the client did wrong; the connection is of no further use, and `head` holds whatever was
     /// understood until then, for the log.
-    pub fn decode(
-        &mut self,
-        input: &[u8],
-        head: &mut RequestHead,
-    ) -> Result<Option<Parsed>, HeadError> {
+    pub fn decode(&mut self, input: &[u8], head: &mut RequestHead) -> Result<Option<Parsed>, HeadError> {
         self.skip_empty_lines(input)?;
         let window = limit_window(input, self.start, &self.limits);
         let Some(end) = self.end.find(window)? else {
@@ -102,9 +90,7 @@ impl RequestDecoder {
             self.start += 2;
             self.end = SectionEnd::starting_at(self.start);
             if self.start > 2 * MAX_EMPTY_LINES {
-                return Err(HeadError::LeadingEmptyLines {
-                    limit: MAX_EMPTY_LINES,
-                });
+                return Err(HeadError::LeadingEmptyLines { limit: MAX_EMPTY_LINES });
             }
         }
         Ok(())
@@ -125,11 +111,7 @@ pub struct ResponseTo {
 impl ResponseTo {
     /// The response to `request`, which was sent with its Upgrade field if `upgrade`.
     pub fn request(request: &RequestHead, upgrade: bool) -> Self {
-        Self {
-            head: request.is_head(),
-            connect: request.is_connect(),
-            upgrade,
-        }
+        Self { head: request.is_head(), connect: request.is_connect(), upgrade }
     }
 }
 
@@ -158,10 +140,7 @@ pub struct ResponseDecoder {
 impl ResponseDecoder {
     /// A decoder for a new connection.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            end: SectionEnd::default(),
-        }
+        Self { limits, end: SectionEnd::default() }
     }
 
     /// Decodes the head at the start of `input` into `head`, as [`RequestDecoder::decode`] does. An interim
@@ -192,12 +171,7 @@ fn limit_window<'a>(input: &'a [u8], start: usize, limits: &Limits) -> &'a [u8] 
     &input[..input.len().min(start.saturating_add(limits.max_head_bytes))]
 }
 
-fn check_incomplete(
-    window: &[u8],
-    start: usize,
-    end: &SectionEnd,
-    limits: &Limits,
-) -> Result<(), HeadError> {
+fn check_incomplete(window: &[u8], start: usize, end: &SectionEnd, limits: &Limits) -> Result<(), HeadError> {
     let limit = limits.max_head_bytes;
     if window.len() - start < limit {
         Ok(())
@@ -209,11 +183,7 @@ fn check_incomplete(
 }
 
 /// `text`: a whole head, from the request line to the empty line.
-fn parse_request(
-    text: &[u8],
-    limits: &Limits,
-    head: &mut RequestHead,
-) -> Result<Parsed, HeadError> {
+fn parse_request(text: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Parsed, HeadError> {
     head.clear();
     let (line, block) = split_first_line(text);
     let (method, target, version) = parse_request_line(line)?;
@@ -278,9 +248,7 @@ fn parse_version(text: &[u8]) -> Result<Option<Version>, HeadError> {
     match text {
         b"HTTP/1.1" => Ok(Some(Version::Http11)),
         b"HTTP/1.0" => Ok(Some(Version::Http10)),
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             Err(HeadError::Version)
         }
         _ => Ok(None),
@@ -384,10 +352,7 @@ fn parse_response(
     Ok(ParsedResponse {
         consumed: text.len(),
         framing,
-        keep_alive: keeps_alive(head.version, &facts)
-            && framing != Framing::UntilClose
-            && !tunnel
-            && !stray_body,
+        keep_alive: keeps_alive(head.version, &facts) && framing != Framing::UntilClose && !tunnel && !stray_body,
         interim: head.is_interim(),
         tunnel,
     })
@@ -408,10 +373,7 @@ fn parse_status_line(line: &[u8], head: &mut ResponseHead) -> Result<(), HeadErr
     if !code.iter().all(u8::is_ascii_digit) || code[0] == b'0' || !syntax::is_field_value(reason) {
         return Err(HeadError::StatusLine);
     }
-    head.set_status(
-        code.iter()
-            .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
-    );
+    head.set_status(code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')));
     head.set_reason(reason);
     Ok(())
 }

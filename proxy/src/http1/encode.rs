@@ -12,11 +12,7 @@ use super::EncodeError;
 ///
 /// A request's body cannot be ended by closing: `framing` is never `UntilClose`.
 pub fn encode_request(head: &RequestHead, framing: Framing, out: &mut Vec<u8>) {
-    debug_assert_ne!(
-        framing,
-        Framing::UntilClose,
-        "only a response ends by closing"
-    );
+    debug_assert_ne!(framing, Framing::UntilClose, "only a response ends by closing");
     out.reserve(head.method().len() + head.target().len() + head.fields.bytes_len() + 64);
     out.extend_from_slice(head.method());
     out.push(b' ');
@@ -90,12 +86,10 @@ fn stated_framing(fields: &Fields) -> Stated {
     let mut stated = Framing::None;
     for (name, value) in fields.iter() {
         let this = match name.len() {
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                plain_decimal(value).map(Framing::Length)
+            14 if name.eq_ignore_ascii_case(b"content-length") => plain_decimal(value).map(Framing::Length),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                value.eq_ignore_ascii_case(b"chunked").then_some(Framing::Chunked)
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => value
-                .eq_ignore_ascii_case(b"chunked")
-                .then_some(Framing::Chunked),
             _ => continue,
         };
         match this {
@@ -182,9 +176,7 @@ impl BodyEncoder {
             State::Length(left) => match left.checked_sub(bytes) {
                 Some(left) => self.state = State::Length(left),
                 None => {
-                    return Err(EncodeError::TooLong {
-                        excess: bytes - left,
-                    });
+                    return Err(EncodeError::TooLong { excess: bytes - left });
                 }
             },
             // A chunk of size 0 would end the body.

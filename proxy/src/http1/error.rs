@@ -33,9 +33,7 @@ pub enum HeadError {
     #[error("CONNECT with a body")]
     ConnectBody,
     /// The first line alone exceeds the limit for the head.
-    #[error(
-        "the first line is longer than the limit of {limit} bytes for a head (max_request_headers_kb)"
-    )]
+    #[error("the first line is longer than the limit of {limit} bytes for a head (max_request_headers_kb)")]
     FirstLineTooLong {
         /// `max_head_bytes`.
         limit: usize,
@@ -65,9 +63,7 @@ pub enum HeadError {
     #[error("whitespace between a field's name and its colon")]
     SpaceBeforeColon,
     /// RFC 9110 §5.1.
-    #[error(
-        "a field's name is empty, or has a character that is not allowed, or no colon follows it"
-    )]
+    #[error("a field's name is empty, or has a character that is not allowed, or no colon follows it")]
     FieldName,
     /// RFC 9110 §5.5.
     #[error("a field's value has a control character")]
@@ -81,8 +77,8 @@ pub enum HeadError {
     /// RFC 9110 §7.2.
     #[error("the Host field is not host[:port]")]
     InvalidHost,
-    /// RFC 9110 §8.6: digits only, and within 64 bits.
-    #[error("Content-Length is not a decimal number below 2^64")]
+    /// RFC 9110 §8.6: digits only, and within 63 bits.
+    #[error("Content-Length is not a decimal number below 2^63")]
     InvalidContentLength,
     /// RFC 9112 §6.3 lets equal ones pass; whoever repeats it may as well mean two messages.
     #[error("more than one Content-Length")]
@@ -126,8 +122,8 @@ pub enum BodyError {
     /// RFC 9112 §7.1: one or more hexadecimal digits, then `;` or CRLF.
     #[error("a chunk's size is not a hexadecimal number followed by CR LF or an extension")]
     ChunkSize,
-    /// The size needs more than 64 bits.
-    #[error("a chunk's size does not fit 64 bits")]
+    /// The size needs more than 63 bits.
+    #[error("a chunk's size is not below 2^63, or has needless zeros")]
     ChunkSizeOverflow,
     /// RFC 9112 §7.1.1: extensions are of no use here, so they are bounded tightly.
     #[error("chunk extensions exceed {limit} bytes in one body")]

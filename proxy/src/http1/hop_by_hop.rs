@@ -28,8 +28,7 @@ pub fn strip_hop_by_hop(fields: &mut Fields, keep_upgrade: bool) {
             || (te && name.eq_ignore_ascii_case(b"te"))
             || (te || upgrade) && name.eq_ignore_ascii_case(b"connection")
             || is_untouchable(name);
-        kept || !(is_hop_by_hop(name)
-            || syntax::list_members(&named).any(|option| option.eq_ignore_ascii_case(name)))
+        kept || !(is_hop_by_hop(name) || syntax::list_members(&named).any(|option| option.eq_ignore_ascii_case(name)))
     });
     if te && fields.get("te") != Some(b"trailers") {
         fields.insert(b"TE", b"trailers");

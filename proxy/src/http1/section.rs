@@ -15,10 +15,7 @@ pub(super) struct SectionEnd {
 impl SectionEnd {
     /// A section whose first line starts at `start`.
     pub(super) fn starting_at(start: usize) -> Self {
-        Self {
-            line_start: start,
-            scanned: start,
-        }
+        Self { line_start: start, scanned: start }
     }
 
     /// The offset after the section's empty line, once `input` holds it. `input` starts with what
@@ -124,7 +121,7 @@ impl Facts {
                 if self.content_length.is_some() || memchr::memchr(b',', value).is_some() {
                     return Err(HeadError::RepeatedContentLength);
                 }
-                let length = parse_decimal(value).ok_or(HeadError::InvalidContentLength)?;
+                let length = syntax::parse_length(value).ok_or(HeadError::InvalidContentLength)?;
                 self.content_length = Some(length);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
@@ -153,9 +150,7 @@ impl TransferEncoding {
             return Self::Chunked;
         }
         let mut members = value.split(|b| *b == b',').map(syntax::trim_ows).rev();
-        let last_is_chunked = members
-            .next()
-            .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+        let last_is_chunked = members.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
         let others_are_codings = members.all(|member| {
             let name = &member[..syntax::token_len(member)];
             let parameters = syntax::trim_ows(&member[name.len()..]);
@@ -163,23 +158,6 @@ impl TransferEncoding {
                 && !name.eq_ignore_ascii_case(b"chunked")
                 && (parameters.is_empty() || parameters[0] == b';')
         });
-        if last_is_chunked && others_are_codings {
-            Self::Unknown
-        } else {
-            Self::Malformed
-        }
+        if last_is_chunked && others_are_codings { Self::Unknown } else { Self::Malformed }
     }
-}
-
-/// `1*DIGIT` below 2^64; no sign, no whitespace.
-fn parse_decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |number, digit| {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
 }

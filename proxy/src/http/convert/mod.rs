@@ -81,7 +81,7 @@ impl ConvertError {
 /// [`ConvertError::Length`].
 pub fn framing_from_h2(fields: &Fields, end_stream: bool) -> Result<Framing, ConvertError> {
     let mut lengths = fields.get_all("content-length");
-    let length = lengths.next().map(parse_length).transpose()?;
+    let length = lengths.next().map(|value| syntax::parse_length(value).ok_or(ConvertError::Length)).transpose()?;
     if lengths.next().is_some() {
         return Err(ConvertError::Length);
     }
@@ -92,11 +92,6 @@ pub fn framing_from_h2(fields: &Fields, end_stream: bool) -> Result<Framing, Con
         (Some(_) | None, true) => Ok(Framing::None),
         (None, false) => Ok(Framing::Chunked),
     }
-}
-
-fn parse_length(value: &[u8]) -> Result<u64, ConvertError> {
-    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok()).ok_or(ConvertError::Length)
 }
 
 /// Adds received trailers to `fields`, without those that may not be there (RFC 9110 §6.5.1).

@@ -59,27 +59,16 @@ fn check(framing: Framing, table: &[(&str, &str)]) {
 #[test]
 fn a_length_is_counted_out() {
     check(Framing::None, &[("next", "\"\" then next")]);
-    check(
-        Framing::Length(0),
-        &[("next", "\"\" then next"), ("", "\"\"")],
-    );
+    check(Framing::Length(0), &[("next", "\"\" then next"), ("", "\"\"")]);
     check(
         Framing::Length(3),
-        &[
-            ("abc", "\"abc\""),
-            ("abcd", "\"abc\" then d"),
-            ("ab", "\"ab\" Truncated"),
-            ("", "\"\" Truncated"),
-        ],
+        &[("abc", "\"abc\""), ("abcd", "\"abc\" then d"), ("ab", "\"ab\" Truncated"), ("", "\"\" Truncated")],
     );
 }
 
 #[test]
 fn the_end_of_the_connection_ends_only_what_it_may() {
-    check(
-        Framing::UntilClose,
-        &[("abc", "\"abc\" at eof"), ("", "\"\" at eof")],
-    );
+    check(Framing::UntilClose, &[("abc", "\"abc\" at eof"), ("", "\"\" at eof")]);
     check(
         Framing::Chunked,
         &[
@@ -157,6 +146,7 @@ fn refuses_malformed_chunks() {
             ("1\na¶", "\"\" ChunkSize"),
             ("1\ra¶", "\"\" ChunkSize"),
             (";a¶", "\"\" ChunkSize"),
+            ("8000000000000000¶", "\"\" ChunkSizeOverflow"),
             ("ffffffffffffffff0¶", "\"\" ChunkSizeOverflow"),
             ("00000000000000001¶a¶", "\"\" ChunkSizeOverflow"),
             ("1¶ab¶0¶¶", "\"a\" ChunkEnd"),
@@ -183,30 +173,17 @@ fn extensions_and_trailers_are_bounded() {
         }
         None
     });
-    assert_eq!(
-        error,
-        Some(BodyError::ExtensionsTooLong { limit: 16 * 1024 })
-    );
+    assert_eq!(error, Some(BodyError::ExtensionsTooLong { limit: 16 * 1024 }));
 
-    let limits = Limits {
-        max_head_bytes: 16,
-        max_fields: 1,
-        accept_http10: false,
-    };
+    let limits = Limits { max_head_bytes: 16, max_fields: 1, accept_http10: false };
     let table = [
         ("0¶A: b¶¶", "\"\" [A: b]"),
         ("0¶A: b¶C: d¶¶", "\"\" Trailers(TooManyFields { limit: 1 })"),
-        (
-            "0¶A: bbbbbbbbbbbbbbbbbbbb",
-            "\"\" Trailers(HeadTooLarge { limit: 16 })",
-        ),
+        ("0¶A: bbbbbbbbbbbbbbbbbbbb", "\"\" Trailers(HeadTooLarge { limit: 16 })"),
     ];
     for (input, expected) in table {
         let input = bytes(input);
-        assert_eq!(
-            verdict(Framing::Chunked, &input, limits, input.len()),
-            expected
-        );
+        assert_eq!(verdict(Framing::Chunked, &input, limits, input.len()), expected);
         assert_eq!(verdict(Framing::Chunked, &input, limits, 1), expected);
     }
 }
@@ -215,13 +192,7 @@ fn extensions_and_trailers_are_bounded() {
 fn data_is_pointed_at_not_copied() {
     let mut decoder = BodyDecoder::new(Framing::Chunked, LIMITS);
     let input = b"5\r\nhello\r\n5\r\nworld";
-    assert_eq!(
-        decoder.decode(input),
-        Ok(BodyStep::Data { skip: 3, len: 5 })
-    );
-    assert_eq!(
-        decoder.decode(&input[8..]),
-        Ok(BodyStep::Data { skip: 5, len: 5 })
-    );
+    assert_eq!(decoder.decode(input), Ok(BodyStep::Data { skip: 3, len: 5 }));
+    assert_eq!(decoder.decode(&input[8..]), Ok(BodyStep::Data { skip: 5, len: 5 }));
     assert_eq!(decoder.decode(&[]), Ok(BodyStep::NeedMore));
 }

@@ -11,11 +11,7 @@ use crate::http::{Framing, RequestHead};
 use super::{HeadError, Limits, Parsed, RequestDecoder};
 
 /// Limits of most tests: HTTP/1.0 taken.
-const LIMITS: Limits = Limits {
-    max_head_bytes: 60 * 1024,
-    max_fields: 100,
-    accept_http10: true,
-};
+const LIMITS: Limits = Limits { max_head_bytes: 60 * 1024, max_fields: 100, accept_http10: true };
 
 fn bytes(text: &str) -> Vec<u8> {
     text.replace('¶', "\r\n").into_bytes()
@@ -42,10 +38,7 @@ fn decode_whole(input: &[u8], limits: Limits) -> Result<Option<(RequestHead, Par
 }
 
 /// Decodes a request head of which each call sees one byte more.
-fn decode_bytewise(
-    input: &[u8],
-    limits: Limits,
-) -> Result<Option<(RequestHead, Parsed)>, HeadError> {
+fn decode_bytewise(input: &[u8], limits: Limits) -> Result<Option<(RequestHead, Parsed)>, HeadError> {
     let mut head = RequestHead::new();
     let mut decoder = RequestDecoder::new(limits);
     for end in 0..=input.len() {

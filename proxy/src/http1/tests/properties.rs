@@ -30,15 +30,8 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
 fn field() -> impl Strategy<Value = (String, Vec<u8>)> {
     let value = prop::collection::vec(prop_oneof![0x20u8..0x7f, 0x80u8..=0xff, Just(b'\t')], 0..20);
     ("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,12}", value).prop_filter("no special field", |(name, _)| {
-        ![
-            "host",
-            "content-length",
-            "transfer-encoding",
-            "expect",
-            "upgrade",
-            "connection",
-        ]
-        .contains(&name.to_ascii_lowercase().as_str())
+        !["host", "content-length", "transfer-encoding", "expect", "upgrade", "connection"]
+            .contains(&name.to_ascii_lowercase().as_str())
     })
 }
 
