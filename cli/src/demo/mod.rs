@@ -1,0 +1,155 @@
+//! `weft demo`: a shop of microservices behind real sidecars and a real control plane, on this machine.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`shop`], [`pod`], [`control_plane`] | what runs: pods, their processes, the control plane |
+//! | [`folder`] | the YAML that the control plane watches, and edits of it |
+//! | [`load`], [`observe`], [`traffic`] | what is seen from the outside: load generators' counters, sidecars' statistics |
+//! | [`table`] | the live table |
+//! | [`story`], [`report`] | `--once`: seven steps, each measured, each with a counter-proof |
+//! | [`relay`] | ports of this machine that lead into the sandbox |
+
+mod client;
+mod control_plane;
+mod folder;
+mod load;
+mod observe;
+mod pod;
+mod relay;
+mod report;
+mod shop;
+mod story;
+mod table;
+mod traffic;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use weft_sandbox::Mode;
+
+use self::relay::Relay;
+use self::report::Report;
+use self::shop::Shop;
+use self::table::Head;
+
+/// How long certificates live while someone watches the table.
+const CERTIFICATES: Duration = Duration::from_secs(24 * 3600);
+
+/// Requests per second of the table's load.
+const RATE: f64 = 60.0;
+
+/// Flags of `weft demo`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Run the story once instead of showing the table: seven steps in about two minutes, each measured. Exit code 0
+    /// only if all were observed
+    #[arg(long)]
+    once: bool,
+    /// Format of the story's result
+    #[arg(short, long, value_enum, default_value_t = Output::Text, requires = "once")]
+    output: Output,
+    /// Only these steps of the story
+    #[arg(long = "step", value_name = "NAME", requires = "once", value_parser = story::names())]
+    steps: Vec<String>,
+    /// Port of this machine's loopback on which the shop's page is served
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Keep the logs of all processes in this folder [default: removed at the end]
+    #[arg(long, value_name = "FOLDER")]
+    logs: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Runs the demo. Call it before the process has a second thread: without root it moves into namespaces of its own.
+///
+/// # Errors
+/// What this machine lacks, or which process did not start, and what to do about it.
+pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    weft_sandbox::enter(Mode::Auto)?;
+    if let Some(logs) = &args.logs {
+        std::fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { if args.once { once(args).await } else { watch(args).await } })
+}
+
+async fn once(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let logs = args.logs.map(std::path::absolute).transpose()?;
+    eprintln!("starting the shop …");
+    let shop = tokio::select! {
+        shop = Shop::start(logs, story::CERTIFICATES) => shop?,
+        stopped = interrupted() => return stopped.map(|()| ExitCode::from(INTERRUPTED)),
+    };
+    let up = began.elapsed();
+    eprintln!("{} sidecars are up after {:.1} s", shop.pods().len(), up.as_secs_f64());
+    let steps = tokio::select! {
+        steps = story::tell(&shop, &args.steps) => Some(steps),
+        stopped = interrupted() => {
+            stopped?;
+            None
+        }
+    };
+    shop.stop().await;
+    let Some(steps) = steps else { return Ok(ExitCode::from(INTERRUPTED)) };
+    let report = Report::new(steps, up, began.elapsed());
+    match args.output {
+        Output::Text => println!("{report}"),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The exit code of a program that Ctrl-C ended, by the shells' convention.
+const INTERRUPTED: u8 = 130;
+
+async fn watch(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let logs = args.logs.map(std::path::absolute).transpose()?;
+    eprintln!("starting the shop …");
+    let shop = tokio::select! {
+        shop = Shop::start(logs, CERTIFICATES) => shop?,
+        stopped = interrupted() => return stopped.map(|()| ExitCode::SUCCESS),
+    };
+    let page = Relay::to_pod(&shop.maker.sandbox, args.port, shop.replica("web")?.pod.clone(), 8080)?;
+    let status = Relay::into_pod(&shop.maker.sandbox, 15014, shop.control_plane().pod().clone(), 15014)?;
+    shop.everything.rate(RATE).await?;
+    let routes = shop.control_plane().folder().path().join("routes.yaml");
+    let head = Head {
+        lines: vec![
+            ("Shop", format!("http://{}/   (open it in a browser)", page.address())),
+            ("Control plane", format!("http://{}/status   (or: weft status)", status.address())),
+            ("Folder to edit", shop.control_plane().folder().path().display().to_string()),
+            ("Try", format!("sed -i 's/weight: 90/weight: 50/; s/weight: 10/weight: 50/' {}", routes.display())),
+            ("Logs", shop.maker.sandbox.log_directory().display().to_string()),
+            ("Up after", format!("{:.1} s, {} sidecars", began.elapsed().as_secs_f64(), shop.pods().len())),
+        ],
+    };
+    let shown = table::show(&shop, &head).await;
+    drop((page, status));
+    shop.stop().await;
+    eprintln!("the demo has ended, nothing is left behind");
+    shown.map(|()| ExitCode::SUCCESS)
+}
+
+/// Waits for a signal that asks to end.
+async fn interrupted() -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}

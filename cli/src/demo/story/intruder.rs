@@ -1,0 +1,124 @@
+//! A pod without a sidecar, and so without an identity, knocks on every port.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::super::folder::Replacement;
+use super::super::report::Findings;
+use super::super::shop::Shop;
+use super::super::wait;
+use super::{EDIT_LIMIT, LEAST_RATE, RATE};
+
+/// The namespace's policy is the file's first.
+pub(super) const PERMISSIVE: [Replacement; 1] = [("mode: Strict", "mode: Permissive")];
+
+/// How long an answer is waited for; the ports are on this machine.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+    shop.everything.mark("intruder").await?;
+    shop.everything.rate(RATE).await?;
+    let doors = doors(shop);
+    let (front, others): (Vec<_>, Vec<_>) = doors.into_iter().partition(|door| door.role == "web");
+
+    let answered = answering(shop, &others).await?;
+    findings.measured(
+        answered.is_empty(),
+        "ports that answer the intruder under strict mode, besides the front end's",
+        format!("{} of {} (IPv4 and IPv6){}", answered.len(), others.len(), list(&answered)),
+    );
+    let answered = answering(shop, &front).await?;
+    findings.measured(
+        answered.len() == front.len(),
+        "the front end's port, permissive for browsers",
+        format!("{} of {} answer", answered.len(), front.len()),
+    );
+
+    let control_plane = shop.control_plane();
+    let reviews: Vec<_> = others.iter().filter(|door| door.role == "reviews").cloned().collect();
+    let saved = control_plane.folder().edit("security.yaml", &PERMISSIVE)?;
+    wait::until(EDIT_LIMIT, "permissive mode to admit the intruder", || async {
+        Ok((answering(shop, &reviews).await?.len() == reviews.len()).then_some(()))
+    })
+    .await?;
+    findings.counter_proof(
+        true,
+        "the same calls under permissive mode",
+        format!("{} of {} answer, {:.0} ms after the edit", reviews.len(), reviews.len(), ms(saved)),
+    );
+    let saved = control_plane.folder().restore("security.yaml")?;
+    wait::until(EDIT_LIMIT, "strict mode to refuse the intruder again", || async {
+        Ok(answering(shop, &reviews).await?.is_empty().then_some(()))
+    })
+    .await?;
+    findings.measured(true, "strict again", format!("none answers, {:.0} ms after the edit", ms(saved)));
+
+    let counts = shop.everything.until("intruder", EDIT_LIMIT * 2, "300 requests", |counts| counts.sent >= 300).await?;
+    findings.measured(
+        counts.failed == 0 && counts.rate() >= LEAST_RATE,
+        "failed requests of the shop meanwhile",
+        counts.verdict(),
+    );
+    Ok(())
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
+/// A port of an application.
+#[derive(Debug, Clone)]
+struct Door {
+    role: &'static str,
+    pod: String,
+    address: SocketAddr,
+}
+
+/// The port of every application, by both of its pod's addresses.
+fn doors(shop: &Shop) -> Vec<Door> {
+    let port = |role| match role {
+        "cart" | "payments" => Some(50051),
+        "queue" => Some(4222),
+        "loadgen" => None,
+        _ => Some(8080),
+    };
+    let pods = shop.pods();
+    pods.iter()
+        .filter_map(|pod| Some((pod, port(pod.workload.role)?)))
+        .flat_map(|(pod, port)| {
+            [pod.pod.v4(), pod.pod.v6()].map(|ip: IpAddr| Door {
+                role: pod.workload.role,
+                pod: pod.name().to_owned(),
+                address: SocketAddr::new(ip, port),
+            })
+        })
+        .collect()
+}
+
+/// Those that answer the intruder with any byte.
+async fn answering(shop: &Shop, doors: &[Door]) -> anyhow::Result<Vec<Door>> {
+    let knocks = doors.to_vec();
+    let answers = shop.intruder.run_async(move || async move {
+        let knocks = knocks.into_iter().map(|door| async move { knock(door.address).await.then_some(door) });
+        futures_util::future::join_all(knocks).await
+    });
+    Ok(answers.await?.into_iter().flatten().collect())
+}
+
+/// Connects, asks in plaintext, and says whether anything came back. A server that speaks first needs no question.
+async fn knock(address: SocketAddr) -> bool {
+    let conversation = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        stream.write_all(b"GET /reviews HTTP/1.1\r\nHost: reviews\r\n\r\n").await.ok()?;
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.ok()
+    };
+    matches!(tokio::time::timeout(PATIENCE, conversation).await, Ok(Some(_)))
+}
+
+fn list(doors: &[Door]) -> String {
+    doors.iter().map(|door| format!("; {} answers on {}", door.pod, door.address)).collect()
+}

@@ -1,0 +1,168 @@
+//! Every request between two pods shows the right identity at both ends, and the wire shows nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use http::Method;
+
+use super::super::client;
+use super::super::observe::{Sample, Samples};
+use super::super::pod::{MeshPod, identity};
+use super::super::report::Findings;
+use super::super::shop::Shop;
+use super::RATE;
+
+/// What every answer of the shop contains.
+const MARKER: &[u8] = b"weft-shop-plaintext";
+
+/// Calls that must be among those seen, by workload and service.
+const EXPECTED: [(&str, &str); 8] = [
+    ("loadgen", "shop/web"),
+    ("loadgen", "shop/cart"),
+    ("loadgen", "shop/notifications"),
+    ("web", "shop/catalog"),
+    ("web", "shop/reviews"),
+    ("web", "shop/cart"),
+    ("web", "shop/payments"),
+    ("web", "shop/notifications"),
+];
+
+const REQUESTS: u64 = 600;
+
+pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+    let before = scrape(shop).await?;
+    let bridge = shop.maker.sandbox.capture().await?;
+    let inside = shop.replica("web")?.pod.capture().await?;
+    shop.everything.mark("mutual-tls").await?;
+    shop.everything.rate(RATE).await?;
+    let limit = Duration::from_secs(20);
+    let counts = shop.everything.until("mutual-tls", limit, "600 requests", |counts| counts.sent >= REQUESTS).await?;
+    let (bridge, inside) = (bridge.stop(), inside.stop());
+    let after = scrape(shop).await?;
+
+    findings.measured(
+        counts.failed == 0,
+        "requests to every service in every protocol",
+        format!("{} sent, failures: {}", counts.sent, counts.describe_failures()),
+    );
+    let calls = Calls::between(shop, &before, &after);
+    let missing: Vec<_> = EXPECTED.iter().filter(|call| !calls.pairs.contains(&own(call))).collect();
+    findings.measured(
+        calls.wrong.is_empty() && missing.is_empty() && calls.requests > 0.0,
+        "both sidecars of each call saw mutual TLS and the right SPIFFE identity",
+        match (calls.wrong.first(), missing.first()) {
+            (Some(wrong), _) => format!("{} wrong, first: {wrong}", calls.wrong.len()),
+            (None, Some((from, to))) => format!("no request from {from} to {to} was seen"),
+            (None, None) => format!("{} requests over {} pairs of services", calls.requests, calls.pairs.len()),
+        },
+    );
+    findings.measured(
+        calls.tcp_mutual > 0.0 && calls.tcp_plain == 0.0,
+        "opaque connections to the queue",
+        format!("{} with mutual TLS, {} without", calls.tcp_mutual, calls.tcp_plain),
+    );
+    findings.measured(
+        !bridge.contains(MARKER) && bridge.dropped() == 0 && bridge.frames().count() > 0,
+        "plaintext of the payloads in a capture on the bridge",
+        format!("{} in {} frames", found(bridge.contains(MARKER)), bridge.frames().count()),
+    );
+    findings.counter_proof(
+        inside.contains(MARKER),
+        "the same search in a capture inside a pod, between application and sidecar",
+        format!("{} in {} frames", found(inside.contains(MARKER)), inside.frames().count()),
+    );
+
+    // The front end's port is permissive: a call without a sidecar is readable on the same bridge.
+    let bridge = shop.maker.sandbox.capture().await?;
+    let web = SocketAddr::new(shop.replica("web")?.pod.v4(), 8080);
+    client::inside(&shop.intruder, web, Method::GET, "/api/home", &[]).await?.text()?;
+    let bridge = bridge.stop();
+    findings.counter_proof(
+        bridge.contains(MARKER),
+        "the same search on the bridge during one call without a sidecar",
+        found(bridge.contains(MARKER)),
+    );
+    Ok(())
+}
+
+fn found(yes: bool) -> &'static str {
+    if yes { "found" } else { "not found" }
+}
+
+fn own((from, to): &(&str, &str)) -> (String, String) {
+    ((*from).to_owned(), (*to).to_owned())
+}
+
+/// The statistics of every sidecar, by pod.
+async fn scrape(shop: &Shop) -> anyhow::Result<Vec<(String, Samples)>> {
+    let mut scrapes = Vec::new();
+    for pod in shop.pods() {
+        let samples = Samples::of_sidecar(&pod.pod)
+            .await
+            .with_context(|| format!("cannot read the statistics of {}", pod.name()))?;
+        scrapes.push((pod.name().to_owned(), samples));
+    }
+    Ok(scrapes)
+}
+
+#[derive(Default)]
+struct Calls {
+    requests: f64,
+    /// Workload and service.
+    pairs: BTreeSet<(String, String)>,
+    wrong: Vec<String>,
+    tcp_mutual: f64,
+    tcp_plain: f64,
+}
+
+impl Calls {
+    fn between(shop: &Shop, before: &[(String, Samples)], after: &[(String, Samples)]) -> Self {
+        let pods = shop.pods();
+        let role = |workload: &str| {
+            pods.iter().find(|pod| pod.workload.name == workload).map(|pod: &std::sync::Arc<MeshPod>| pod.workload.role)
+        };
+        let mut calls = Self::default();
+        for ((pod, now), (_, then)) in after.iter().zip(before) {
+            for sample in now.of("weft_requests_total") {
+                let labels: Vec<_> = sample.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                let new = sample.value - then.sum("weft_requests_total", &labels);
+                if new <= 0.0 {
+                    continue;
+                }
+                let outbound = sample.label("direction") == "outbound";
+                let other = if outbound { "destination_workload" } else { "source_workload" };
+                let expected = role(sample.label(other)).map(identity);
+                if sample.label("tls") != "mutual" || expected.as_deref() != Some(sample.label("peer")) {
+                    calls.wrong.push(describe(pod, sample));
+                }
+                if outbound {
+                    calls.requests += new;
+                    let pair = (sample.label("source_workload"), sample.label("destination_service"));
+                    calls.pairs.insert(own(&pair));
+                }
+            }
+            if pod.starts_with("queue") {
+                let connections = |tls| {
+                    let labels = [("direction", "inbound"), ("tls", tls)];
+                    now.sum("weft_connections_total", &labels) - then.sum("weft_connections_total", &labels)
+                };
+                calls.tcp_mutual += connections("mutual");
+                calls.tcp_plain += connections("none");
+            }
+        }
+        calls
+    }
+}
+
+fn describe(pod: &str, sample: &Sample) -> String {
+    format!(
+        "{} at {pod}, {} → {}: tls {:?}, peer {:?}",
+        sample.label("direction"),
+        sample.label("source_workload"),
+        sample.label("destination_workload"),
+        sample.label("tls"),
+        sample.label("peer"),
+    )
+}

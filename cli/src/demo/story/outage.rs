@@ -1,0 +1,147 @@
+//! The control plane is killed for half a minute; meanwhile an endpoint changes and someone calls what nobody called
+//! before.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::Method;
+
+use super::super::client;
+use super::super::observe::Samples;
+use super::super::pod::Endpoint;
+use super::super::report::Findings;
+use super::super::shop::Shop;
+use super::super::wait;
+use super::{CERTIFICATES, LEAST_RATE, RATE};
+
+/// How long the control plane stays dead.
+const OUTAGE: Duration = Duration::from_secs(30);
+
+/// Certificates that outlive it.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
+/// Requests per second to the catalog, whose endpoints change.
+const CATALOG_RATE: f64 = 40.0;
+
+/// How long a sidecar waits for an answer about a destination it does not know.
+const UNKNOWN: Duration = Duration::from_secs(2);
+
+pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+    let control_plane = shop.control_plane();
+    let leaving = shop.replica("catalog")?;
+    // Nobody in this pod calls reviews.
+    let stranger = shop.replica("cart")?;
+    let unknown = SocketAddr::new(shop.service_address("reviews").await?, 80);
+    let call_unknown = || client::inside(&stranger.pod, unknown, Method::GET, "/reviews", &[("x-shop-cohort", "beta")]);
+
+    prolong_certificates(shop).await?;
+    for (load, rate) in [(&shop.everything, RATE), (&shop.catalog, CATALOG_RATE)] {
+        load.rate(rate).await?;
+        // Connections and configuration of the traffic that is known.
+        load.mark("warm").await?;
+        load.until("warm", Duration::from_secs(20), "requests before the outage", |counts| counts.ok >= 100).await?;
+        load.mark("outage").await?;
+    }
+
+    control_plane.kill().await;
+    let killed = Instant::now();
+    shop.maker.declare(&leaving.pod, leaving.workload, Endpoint::NotReady)?;
+    let asked = Instant::now();
+    let answer = call_unknown().await?;
+    let waited = asked.elapsed();
+    let flag = answer.header("x-weft-flag").to_owned();
+    findings.measured(
+        flag == "NC" && waited <= UNKNOWN + Duration::from_millis(500),
+        "a destination called for the first time during the outage",
+        format!("{} with flag {flag:?} after {:.2} s: {}", answer.status, waited.as_secs_f64(), answer.body.trim()),
+    );
+    tokio::time::sleep(OUTAGE.saturating_sub(killed.elapsed())).await;
+    let during = shop.catalog.since("outage").await?;
+    findings.counter_proof(
+        during.by_replica(leaving.name()) > 0,
+        "requests to the endpoint withdrawn during the outage, before the restart",
+        format!("{} of {}", during.by_replica(leaving.name()), during.sent),
+    );
+
+    control_plane.run(LONG).await?;
+    let dead = killed.elapsed();
+    let restarted = Instant::now();
+    let limit = Duration::from_secs(20);
+    wait::until(limit, "the destination to be served", || async {
+        Ok((call_unknown().await?.status == 200).then_some(()))
+    })
+    .await?;
+    findings.measured(
+        true,
+        "the same destination after the restart",
+        format!("served after {:.1} s", restarted.elapsed().as_secs_f64()),
+    );
+    let quiet = wait::until(limit, "the endpoint change to take effect", || async {
+        shop.catalog.mark("changed").await?;
+        let counts = shop.catalog.until("changed", limit, "40 requests", |counts| counts.sent >= 40).await?;
+        Ok((counts.by_replica(leaving.name()) == 0).then_some(counts))
+    })
+    .await?;
+    findings.measured(
+        true,
+        "the endpoint change made during the outage",
+        format!("0 of {} requests to it, {:.1} s after the restart", quiet.sent, restarted.elapsed().as_secs_f64()),
+    );
+    resent(shop, findings).await?;
+
+    for (load, service) in [(&shop.everything, "all services"), (&shop.catalog, "the catalog")] {
+        let counts = load.since("outage").await?;
+        let enough = service != "all services" || counts.rate() >= LEAST_RATE;
+        findings.measured(
+            counts.failed == 0 && enough && dead >= OUTAGE,
+            format!("failed requests to {service} over {:.0} s without control plane and after", dead.as_secs_f64()),
+            counts.verdict(),
+        );
+    }
+    shop.maker.declare(&leaving.pod, leaving.workload, Endpoint::Ready)
+}
+
+/// The control plane counts from its start what it sends: the changed endpoints to those who use them, and what the
+/// pod that asked anew did not have.
+async fn resent(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+    let metrics = shop.control_plane().metrics().await?;
+    let sent = |kind| metrics.sum("weft_control_plane_resources_sent_total", &[("type", kind)]);
+    let held: f64 = {
+        let status = shop.control_plane().status().await?;
+        let proxies = status["proxies"].as_array().cloned().unwrap_or_default();
+        let types = proxies.iter().flat_map(|proxy| proxy["types"].as_array().cloned().unwrap_or_default());
+        types.filter_map(|kind| kind["resources"].as_f64()).sum()
+    };
+    let total = ["LDS", "RDS", "CDS", "EDS", "SDS"].map(sent);
+    let all: f64 = total.iter().sum();
+    // One listener, route, two clusters and their endpoints for the pod that asked anew; the catalog's endpoints for
+    // its callers; nothing else.
+    findings.measured(
+        all > 0.0 && all <= 12.0,
+        "resources sent after the restart, where only endpoints of one service had changed",
+        format!(
+            "{all} of {held} held (LDS {}, RDS {}, CDS {}, EDS {}, SDS {})",
+            total[0], total[1], total[2], total[3], total[4]
+        ),
+    );
+    Ok(())
+}
+
+/// Starts the control plane anew with long-lived certificates, and waits until every sidecar has one.
+async fn prolong_certificates(shop: &Shop) -> anyhow::Result<()> {
+    let control_plane = shop.control_plane();
+    control_plane.kill().await;
+    control_plane.run(LONG).await?;
+    wait::until(CERTIFICATES * 2, "every sidecar to have a long-lived certificate", || async {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+        for pod in shop.pods() {
+            let samples = Samples::of_sidecar(&pod.pod).await?;
+            if samples.sum("weft_certificate_expiry_seconds", &[]) < now + OUTAGE.as_secs_f64() * 10.0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await?;
+    control_plane.in_step().await
+}

@@ -1,0 +1,154 @@
+//! A replica that crashes and one that fails, seen by a caller that must not notice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::folder::Replacement;
+use super::super::observe::Samples;
+use super::super::pod::MeshPod;
+use super::super::report::Findings;
+use super::super::shop::Shop;
+use super::super::wait;
+use super::{LEAST_RATE, RATE};
+
+/// The first policy of the file is the catalog's, and the catalog's `attempts` come first.
+pub(super) const RETRIES_OFF: Replacement = ("attempts: 2", "attempts: 0");
+pub(super) const OUTLIERS_OFF: Replacement = ("consecutiveErrors: 5", "consecutiveErrors: 0");
+
+/// Crashes over which retries are judged.
+const CRASHES: u64 = 6;
+
+/// The longest that a phase may take.
+const LIMIT: Duration = Duration::from_secs(25);
+
+pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+    let replicas = shop.replicas("catalog");
+    let [first, ..] = &replicas[..] else { anyhow::bail!("the catalog has no replica") };
+    shop.catalog.rate(RATE).await?;
+    hidden_crashes(shop, first, findings).await?;
+    visible_crashes(shop, first, findings).await?;
+    ejection(shop, first, replicas.len(), findings).await
+}
+
+/// Outlier detection off, so that the crashing replica keeps its share and retries alone hide it.
+async fn hidden_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findings) -> anyhow::Result<()> {
+    apply(shop, &[OUTLIERS_OFF]).await?;
+    let sidecar = shop.loadgen()?;
+    let before = Samples::of_sidecar(&sidecar.pod).await?;
+    shop.catalog.mark("hidden").await?;
+    let crashes = crash(victim, CRASHES).await?;
+    let counts = shop.catalog.since("hidden").await?;
+    let after = Samples::of_sidecar(&sidecar.pod).await?;
+    let counted = |outcome| {
+        let labels = [("destination_service", "shop/catalog"), ("outcome", outcome)];
+        let name = "weft_request_retries_total";
+        after.sum(name, &labels) - before.sum(name, &labels)
+    };
+    let retries = counted("success") + counted("failure");
+    let share = retries / counts.sent.max(1) as f64;
+    findings.measured(
+        counts.failed == 0 && crashes >= CRASHES && counts.rate() >= LEAST_RATE,
+        "failed requests while one of three replicas crashes again and again",
+        format!("{} over {crashes} crashes", counts.verdict()),
+    );
+    findings.measured(
+        retries >= 1.0 && share <= 0.20 && counted("over_budget") == 0.0,
+        "retries that hid them, within the budget of 20 %",
+        format!("{retries}, {:.1} % of the requests", share * 100.0),
+    );
+    Ok(())
+}
+
+async fn visible_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findings) -> anyhow::Result<()> {
+    apply(shop, &[OUTLIERS_OFF, RETRIES_OFF]).await?;
+    shop.catalog.mark("visible").await?;
+    let crashes = crash(victim, CRASHES).await?;
+    let counts = shop.catalog.since("visible").await?;
+    findings.counter_proof(
+        counts.failed > 0,
+        "the same crashes with retries off",
+        format!("{} over {crashes} crashes", counts.verdict()),
+    );
+    Ok(())
+}
+
+/// Retries stay off: what the failing replica answers is what the caller sees.
+async fn ejection(shop: &Shop, victim: &Arc<MeshPod>, replicas: usize, findings: &mut Findings) -> anyhow::Result<()> {
+    // 500 and not 503: the balancer itself would avoid a replica that says it is overloaded.
+    victim.fail("mode=error&status=500").await?;
+    shop.catalog.mark("failing").await?;
+    let counts = shop.catalog.until("failing", LIMIT, "300 requests", |counts| counts.sent >= 300).await?;
+    findings.counter_proof(
+        counts.failed * 10 >= counts.sent,
+        format!("a failing replica of {replicas} with outlier detection off"),
+        format!("{} of {} failed", counts.failed, counts.sent),
+    );
+
+    apply(shop, &[RETRIES_OFF]).await?;
+    let began = Instant::now();
+    // Ejected: a hundred requests in a row without a failure, while the replica fails as before.
+    wait::until(LIMIT, "the failing replica to be ejected", || async {
+        shop.catalog.mark("ejected").await?;
+        let counts = shop.catalog.until("ejected", LIMIT, "100 requests", |counts| counts.sent >= 100).await?;
+        Ok((counts.failed == 0).then_some(()))
+    })
+    .await?;
+    let sidecar = shop.loadgen()?;
+    let ejected = Samples::of_sidecar(&sidecar.pod).await?.sum("weft_outlier_ejected", &[]);
+    let counts = shop.catalog.since("ejected").await?;
+    findings.measured(
+        ejected == 1.0 && counts.by_replica(victim.name()) == 0,
+        "requests that reach it once outlier detection has ejected it",
+        format!(
+            "{} of {}, {:.1} s after the policy was saved; the sidecar counts {ejected} ejected",
+            counts.by_replica(victim.name()),
+            counts.sent,
+            began.elapsed().as_secs_f64(),
+        ),
+    );
+
+    victim.recover().await?;
+    let recovered = Instant::now();
+    shop.catalog.mark("back").await?;
+    let back = shop
+        .catalog
+        .until("back", LIMIT, "the recovered replica to be let back in", |counts| {
+            counts.by_replica(victim.name()) >= 10
+        })
+        .await?;
+    findings.measured(
+        back.failed == 0,
+        "the replica is let back in after it has recovered",
+        format!(
+            "{} requests answered {:.1} s after it recovered, {} failed",
+            back.by_replica(victim.name()),
+            recovered.elapsed().as_secs_f64(),
+            back.failed
+        ),
+    );
+    Ok(())
+}
+
+async fn apply(shop: &Shop, edits: &[Replacement]) -> anyhow::Result<()> {
+    let control_plane = shop.control_plane();
+    control_plane.folder().edit("traffic.yaml", edits)?;
+    control_plane.in_step().await
+}
+
+/// Lets the replica crash on requests until it has done so `times`; returns how often it did.
+async fn crash(victim: &Arc<MeshPod>, times: u64) -> anyhow::Result<u64> {
+    let before = victim.restarts();
+    // A started process has forgotten the order to crash: it is given again.
+    wait::until(LIMIT, "the replica to crash", || async {
+        if victim.restarts() - before >= times {
+            return Ok(Some(()));
+        }
+        // Fails while the process is down.
+        let _ = victim.fail("mode=crash&rate=0.3").await;
+        Ok(None)
+    })
+    .await?;
+    // Whether it has just been started or is about to be.
+    wait::until(LIMIT, "the replica to run again", || async { Ok(victim.recover().await.ok()) }).await?;
+    Ok(victim.restarts() - before)
+}

@@ -1,0 +1,127 @@
+//! Short-lived certificates are replaced several times, and the root once, while every service is called.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use http::Method;
+use tokio::task::JoinHandle;
+
+use super::super::observe::Samples;
+use super::super::pod::MeshPod;
+use super::super::report::Findings;
+use super::super::shop::Shop;
+use super::super::wait;
+use super::{CERTIFICATES, LEAST_RATE, RATE};
+
+/// Rotations that every sidecar has to show.
+const ROTATIONS: usize = 3;
+
+/// How often sidecars are looked at; far less than half of a certificate's life.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Looks at the certificates of all sidecars, from the beginning of the story on.
+pub(super) struct Watch {
+    /// When each certificate seen ends, in Unix seconds, by pod.
+    seen: Arc<Mutex<BTreeMap<String, BTreeSet<u64>>>>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    pub(super) fn begin(shop: &Shop) -> Self {
+        let seen: Arc<Mutex<BTreeMap<String, BTreeSet<u64>>>> = Arc::default();
+        let task = tokio::spawn(look(shop.pods(), seen.clone()));
+        Self { seen, task }
+    }
+
+    fn seen(&self) -> BTreeMap<String, BTreeSet<u64>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn look(pods: Vec<Arc<MeshPod>>, seen: Arc<Mutex<BTreeMap<String, BTreeSet<u64>>>>) {
+    loop {
+        for pod in &pods {
+            if let Ok(samples) = Samples::of_sidecar(&pod.pod).await {
+                let expiry = samples.sum("weft_certificate_expiry_seconds", &[]) as u64;
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.entry(pod.name().to_owned()).or_default().insert(expiry);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(super) async fn tell(shop: &Shop, watch: &Watch, findings: &mut Findings) -> anyhow::Result<()> {
+    shop.everything.mark("rotation").await?;
+    shop.everything.rate(RATE).await?;
+    let old_roots = roots(shop).await?;
+    shop.control_plane().rotate_root().await?;
+    // The new root is trusted first and signs later, so that no sidecar ever meets a certificate it cannot check.
+    wait::until(CERTIFICATES * 3, "every sidecar to have a certificate of the new root", || async {
+        for pod in shop.pods() {
+            let issuer = certificates(&pod).await?.issuer;
+            if old_roots.contains(&issuer) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await?;
+    let new_roots = roots(shop).await?;
+    findings.measured(
+        new_roots.is_disjoint(&old_roots) && !new_roots.is_empty(),
+        "every sidecar's certificate comes from the new root",
+        format!("{} sidecars", shop.pods().len()),
+    );
+
+    let fewest = wait::until(CERTIFICATES * 3, "every certificate to be rotated three times", || async {
+        let fewest = watch.seen().values().map(|expiries| expiries.len().saturating_sub(1)).min().unwrap_or(0);
+        Ok((fewest >= ROTATIONS).then_some(fewest))
+    })
+    .await?;
+    let seen = watch.seen();
+    findings.measured(
+        seen.len() == shop.pods().len(),
+        "rotations of every sidecar's certificate since the story began",
+        format!("at least {fewest} in each of {} sidecars, each for {CERTIFICATES:?}", seen.len()),
+    );
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let expired = seen.values().filter(|expiries| expiries.first().is_some_and(|first| *first < now)).count();
+    findings.counter_proof(
+        expired == seen.len(),
+        "sidecars whose first certificate would be refused by now",
+        format!("{expired} of {}: without rotation nothing would work", seen.len()),
+    );
+    let counts = shop.everything.since("rotation").await?;
+    findings.measured(counts.failed == 0 && counts.rate() >= LEAST_RATE, "failed requests meanwhile", counts.verdict());
+    Ok(())
+}
+
+/// What a sidecar holds, by its own account.
+struct Certificates {
+    /// The key identifier of the root that signed its certificate.
+    issuer: String,
+}
+
+async fn certificates(pod: &MeshPod) -> anyhow::Result<Certificates> {
+    let answer = pod.sidecar(Method::GET, "/certs").await?.json()?;
+    let issuer = answer["certificates"][0]["issuer"].as_str().context("/certs names no issuer")?.to_owned();
+    Ok(Certificates { issuer })
+}
+
+/// The roots that signed the certificates in force.
+async fn roots(shop: &Shop) -> anyhow::Result<BTreeSet<String>> {
+    let mut roots = BTreeSet::new();
+    for pod in shop.pods() {
+        roots.insert(certificates(&pod).await?.issuer);
+    }
+    Ok(roots)
+}
