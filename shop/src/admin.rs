@@ -41,13 +41,10 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(path.into()));
         }
-        let address: SocketAddr = text.parse().map_err(|error| {
-            format!("{error}: write an address such as 127.0.0.1:9000, or unix:PATH")
-        })?;
+        let address: SocketAddr =
+            text.parse().map_err(|error| format!("{error}: write an address such as 127.0.0.1:9000, or unix:PATH"))?;
         if !address.ip().is_loopback() {
-            return Err(format!(
-                "{address} is not a loopback address: anyone could make this replica fail"
-            ));
+            return Err(format!("{address} is not a loopback address: anyone could make this replica fail"));
         }
         Ok(Self::Tcp(address))
     }
@@ -104,9 +101,8 @@ pub(crate) fn crash() -> ! {
     std::process::exit(101)
 }
 
-pub(crate) type Handler = Arc<
-    dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync,
->;
+pub(crate) type Handler =
+    Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync>;
 
 pub(crate) fn routes(instance: Instance) -> Handler {
     Arc::new(move |request: Request<Incoming>| {
@@ -136,9 +132,7 @@ fn order(uri: &Uri) -> Result<Order, String> {
     fn number<T: FromStr>(uri: &Uri, key: &str, default: T) -> Result<T, String> {
         match query(uri, key) {
             None => Ok(default),
-            Some(value) => value
-                .parse()
-                .map_err(|_| format!("{key}={value} is not a number {key} can take")),
+            Some(value) => value.parse().map_err(|_| format!("{key}={value} is not a number {key} can take")),
         }
     }
     let rate: f64 = number(uri, "rate", 1.0)?;
@@ -148,18 +142,13 @@ fn order(uri: &Uri) -> Result<Order, String> {
     let fault = match query(uri, "mode").unwrap_or("error") {
         "error" => {
             let status = number(uri, "status", 503_u16)?;
-            Fault::Error(
-                StatusCode::from_u16(status)
-                    .map_err(|_| format!("status={status} is no HTTP status"))?,
-            )
+            Fault::Error(StatusCode::from_u16(status).map_err(|_| format!("status={status} is no HTTP status"))?)
         }
         "reset" => Fault::Reset,
         "crash" => Fault::Crash,
         "delay" => Fault::Delay(Duration::from_millis(number(uri, "delay_ms", 1000)?)),
         other => {
-            return Err(format!(
-                "mode={other} is not one of error, reset, crash, delay"
-            ));
+            return Err(format!("mode={other} is not one of error, reset, crash, delay"));
         }
     };
     Ok(Order { fault, rate })
@@ -169,9 +158,9 @@ fn order(uri: &Uri) -> Result<Order, String> {
 pub(crate) async fn serve(address: &Address, handler: Handler) -> anyhow::Result<String> {
     match address {
         Address::Tcp(address) => {
-            let listener = TcpListener::bind(address).await.with_context(|| {
-                format!("cannot listen on {address}; choose another loopback address")
-            })?;
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address}; choose another loopback address"))?;
             let bound = listener.local_addr()?.to_string();
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
@@ -188,12 +177,8 @@ pub(crate) async fn serve(address: &Address, handler: Handler) -> anyhow::Result
                 }
                 _ => {}
             }
-            let listener = UnixListener::bind(path).with_context(|| {
-                format!(
-                    "cannot listen on {}; does its folder exist?",
-                    path.display()
-                )
-            })?;
+            let listener = UnixListener::bind(path)
+                .with_context(|| format!("cannot listen on {}; does its folder exist?", path.display()))?;
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     tokio::spawn(one(stream, handler.clone()));
@@ -210,7 +195,5 @@ async fn one<S: AsyncRead + AsyncWrite + Unpin>(stream: S, handler: Handler) {
         async move { Ok::<_, Infallible>(response.await) }
     });
     // A client that hangs up early is no error here.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

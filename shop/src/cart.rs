@@ -37,11 +37,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 impl Identity {
     /// What the gRPC messages carry instead of headers and a JSON field.
     pub(crate) fn answerer(&self) -> Option<Answerer> {
-        Some(Answerer {
-            replica: self.replica.clone(),
-            version: self.version.clone(),
-            marker: self.marker.clone(),
-        })
+        Some(Answerer { replica: self.replica.clone(), version: self.version.clone(), marker: self.marker.clone() })
     }
 }
 
@@ -54,11 +50,7 @@ struct Carts {
 
 impl Carts {
     fn new(instance: Instance) -> Arc<Self> {
-        Arc::new(Self {
-            instance,
-            lines: Mutex::default(),
-            changes: broadcast::channel(256).0,
-        })
+        Arc::new(Self { instance, lines: Mutex::default(), changes: broadcast::channel(256).0 })
     }
 
     fn state(&self, user: &str) -> CartState {
@@ -69,16 +61,10 @@ impl Carts {
         }
     }
 
-    fn change(
-        &self,
-        user: &str,
-        edit: impl FnOnce(&mut Vec<Line>) -> Result<(), Status>,
-    ) -> Result<(), Status> {
+    fn change(&self, user: &str, edit: impl FnOnce(&mut Vec<Line>) -> Result<(), Status>) -> Result<(), Status> {
         let mut carts = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if carts.len() >= MAX_USERS && !carts.contains_key(user) {
-            return Err(Status::resource_exhausted(format!(
-                "{MAX_USERS} carts are open already"
-            )));
+            return Err(Status::resource_exhausted(format!("{MAX_USERS} carts are open already")));
         }
         let lines = carts.entry(user.to_owned()).or_default();
         edit(lines)?;
@@ -102,9 +88,7 @@ impl Cart for Arc<Carts> {
             match lines.iter_mut().find(|have| have.sku == line.sku) {
                 Some(have) => have.quantity = have.quantity.saturating_add(line.quantity),
                 None if count >= MAX_LINES => {
-                    return Err(Status::resource_exhausted(format!(
-                        "a cart holds {MAX_LINES} products"
-                    )));
+                    return Err(Status::resource_exhausted(format!("a cart holds {MAX_LINES} products")));
                 }
                 None => lines.push(line),
             }
@@ -128,10 +112,7 @@ impl Cart for Arc<Carts> {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<CartState, Status>> + Send>>;
 
-    async fn watch(
-        &self,
-        request: Request<WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let WatchRequest { user, events } = request.into_inner();
         let carts = self.clone();
         // Subscribed before the first state is read: no change falls between the two.

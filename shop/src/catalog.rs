@@ -40,10 +40,7 @@ fn respond(request: &Request<Incoming>, identity: &Identity) -> Response<Body> {
                 "products": PRODUCTS.iter().map(product).collect::<Vec<_>>(),
             }),
         ),
-        Some(sku) => match PRODUCTS
-            .iter()
-            .find(|entry| Some(entry.0) == sku.strip_prefix('/'))
-        {
+        Some(sku) => match PRODUCTS.iter().find(|entry| Some(entry.0) == sku.strip_prefix('/')) {
             Some(entry) => server::json(StatusCode::OK, &product(entry)),
             None => server::not_found(path),
         },

@@ -27,69 +27,39 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (instance, listener) = server::start("notifications", 8080, &args).await?;
     let events = broadcast::channel(256).0;
     let shared = instance.clone();
-    server::serve(listener, instance, Protocol::Http1, move |request| {
-        respond(request, shared.clone(), events.clone())
-    })
-    .await
+    server::serve(listener, instance, Protocol::Http1, move |request| respond(request, shared.clone(), events.clone()))
+        .await
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    instance: Instance,
-    events: broadcast::Sender<String>,
-) -> Response<Body> {
+async fn respond(request: Request<Incoming>, instance: Instance, events: broadcast::Sender<String>) -> Response<Body> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/ws") => upgrade(request, &instance, events),
         (&Method::POST, "/publish") => {
             let body = match Limited::new(request.into_body(), MAX_EVENT).collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(error) => {
-                    return server::text(
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        format!("cannot read the event: {error}\n"),
-                    );
+                    return server::text(StatusCode::PAYLOAD_TOO_LARGE, format!("cannot read the event: {error}\n"));
                 }
             };
-            let listeners = events
-                .send(String::from_utf8_lossy(&body).into_owned())
-                .unwrap_or(0);
-            server::json(
-                StatusCode::OK,
-                &json!({ "marker": instance.identity.marker, "listeners": listeners }),
-            )
+            let listeners = events.send(String::from_utf8_lossy(&body).into_owned()).unwrap_or(0);
+            server::json(StatusCode::OK, &json!({ "marker": instance.identity.marker, "listeners": listeners }))
         }
         (_, path) => server::not_found(path),
     }
 }
 
-fn upgrade(
-    mut request: Request<Incoming>,
-    instance: &Instance,
-    events: broadcast::Sender<String>,
-) -> Response<Body> {
-    let asks = request
-        .headers()
-        .get(header::UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let accept = request
-        .headers()
-        .get(header::SEC_WEBSOCKET_KEY)
-        .map(|key| derive_accept_key(key.as_bytes()));
-    let Some(accept) = accept
-        .and_then(|key| HeaderValue::from_str(&key).ok())
-        .filter(|_| asks)
-    else {
-        return server::text(
-            StatusCode::BAD_REQUEST,
-            "/ws speaks WebSocket only (RFC 6455)\n",
-        );
+fn upgrade(mut request: Request<Incoming>, instance: &Instance, events: broadcast::Sender<String>) -> Response<Body> {
+    let asks =
+        request.headers().get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let accept = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let Some(accept) = accept.and_then(|key| HeaderValue::from_str(&key).ok()).filter(|_| asks) else {
+        return server::text(StatusCode::BAD_REQUEST, "/ws speaks WebSocket only (RFC 6455)\n");
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let shared = instance.clone();
     instance.tasks.spawn(async move {
         if let Ok(upgraded) = upgraded.await {
-            let socket =
-                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+            let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
             // A browser tab that closes is no error.
             let _ = converse(socket, shared, events.subscribe()).await;
         }

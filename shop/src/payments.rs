@@ -16,10 +16,7 @@ use crate::server::{self, Args, Instance, Protocol};
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (instance, listener) = server::start("payments", 50051, &args).await?;
-    let service = PaymentsServer::new(Terminal {
-        instance: instance.clone(),
-        next: Arc::new(AtomicU64::new(1)),
-    });
+    let service = PaymentsServer::new(Terminal { instance: instance.clone(), next: Arc::new(AtomicU64::new(1)) });
     server::serve(listener, instance, Protocol::Http2, move |request| {
         let service = service.clone();
         async move {
@@ -57,16 +54,9 @@ impl Payments for Terminal {
         Terminal::charge(self, request.get_ref()).map(Response::new)
     }
 
-    async fn charge_batch(
-        &self,
-        request: Request<Streaming<ChargeRequest>>,
-    ) -> Result<Response<BatchReceipt>, Status> {
+    async fn charge_batch(&self, request: Request<Streaming<ChargeRequest>>) -> Result<Response<BatchReceipt>, Status> {
         let mut charges = request.into_inner();
-        let mut batch = BatchReceipt {
-            charges: 0,
-            cents: 0,
-            answered_by: self.instance.identity.answerer(),
-        };
+        let mut batch = BatchReceipt { charges: 0, cents: 0, answered_by: self.instance.identity.answerer() };
         while let Some(charge) = charges.message().await? {
             let receipt = Terminal::charge(self, &charge)?;
             batch.charges += 1;
@@ -77,14 +67,9 @@ impl Payments for Terminal {
 
     type SettleStream = Pin<Box<dyn Stream<Item = Result<Receipt, Status>> + Send>>;
 
-    async fn settle(
-        &self,
-        request: Request<Streaming<ChargeRequest>>,
-    ) -> Result<Response<Self::SettleStream>, Status> {
+    async fn settle(&self, request: Request<Streaming<ChargeRequest>>) -> Result<Response<Self::SettleStream>, Status> {
         let terminal = self.clone();
-        let receipts = request
-            .into_inner()
-            .map(move |charge| terminal.charge(&charge?));
+        let receipts = request.into_inner().map(move |charge| terminal.charge(&charge?));
         Ok(Response::new(Box::pin(receipts)))
     }
 }

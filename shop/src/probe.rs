@@ -29,10 +29,7 @@ pub(crate) struct Args {
 /// Exits 0 if every call was answered with success, 1 otherwise.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let timeout = Duration::try_from_secs_f64(args.timeout)?;
-    let extras = Extras {
-        headers: args.headers,
-        body: args.body.into(),
-    };
+    let extras = Extras { headers: args.headers, body: args.body.into() };
     let mut caller = Caller::new(args.target, extras, timeout);
     let mut all_ok = true;
     for _ in 0..args.repeat {
@@ -52,25 +49,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             })
         );
     }
-    Ok(if all_ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Parses "name: value".
 pub(crate) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text
-        .split_once(':')
-        .ok_or_else(|| format!("{text:?} is not \"name: value\""))?;
+    let (name, value) = text.split_once(':').ok_or_else(|| format!("{text:?} is not \"name: value\""))?;
     Ok((
-        name.trim()
-            .parse()
-            .map_err(|_| format!("{name:?} is no header name"))?,
-        value
-            .trim()
-            .parse()
-            .map_err(|_| format!("{value:?} is no header value"))?,
+        name.trim().parse().map_err(|_| format!("{name:?} is no header name"))?,
+        value.trim().parse().map_err(|_| format!("{value:?} is no header value"))?,
     ))
 }

@@ -45,11 +45,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     .await
 }
 
-async fn converse(
-    mut stream: TcpStream,
-    instance: &Instance,
-    orders: &Mutex<Orders>,
-) -> std::io::Result<()> {
+async fn converse(mut stream: TcpStream, instance: &Instance, orders: &Mutex<Orders>) -> std::io::Result<()> {
     let identity = &instance.identity;
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
@@ -61,9 +57,7 @@ async fn converse(
     if suffers(instance).await {
         return Ok(());
     }
-    write
-        .write_all(format!("INFO {greeting}\r\n").as_bytes())
-        .await?;
+    write.write_all(format!("INFO {greeting}\r\n").as_bytes()).await?;
     let mut line = String::new();
     loop {
         line.clear();
@@ -76,17 +70,12 @@ async fn converse(
             }
         }
         if !line.ends_with('\n') {
-            return write
-                .write_all(b"-ERR the line is longer than 65536 bytes, or incomplete\r\n")
-                .await;
+            return write.write_all(b"-ERR the line is longer than 65536 bytes, or incomplete\r\n").await;
         }
         if suffers(instance).await {
             return Ok(());
         }
-        let (command, rest) = line
-            .trim_end()
-            .split_once(' ')
-            .unwrap_or((line.trim_end(), ""));
+        let (command, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
         let answer = match command {
             "PUB" => publish(orders, rest),
             "LIST" => list(orders, rest.parse().unwrap_or(10)),

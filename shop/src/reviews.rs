@@ -12,12 +12,7 @@ use crate::server::{self, Args, Body, Identity, Protocol};
 const REVIEWS: [(&str, &str, &str, u8); 4] = [
     ("tea", "Ada", "Light, floral, gone too soon.", 5),
     ("loom", "Joseph", "Needs no punched cards, sadly.", 4),
-    (
-        "yarn",
-        "Penelope",
-        "I unpicked it every night and it held.",
-        5,
-    ),
+    ("yarn", "Penelope", "I unpicked it every night and it held.", 5),
     ("lamp", "Grace", "Found a moth in it.", 3),
 ];
 

@@ -107,9 +107,8 @@ pub(crate) async fn start(
         tasks: TaskTracker::new(),
     };
     let port = args.port.unwrap_or(default_port);
-    let listener = listen(port)
-        .await
-        .with_context(|| format!("cannot listen on port {port}; choose another with --port"))?;
+    let listener =
+        listen(port).await.with_context(|| format!("cannot listen on port {port}; choose another with --port"))?;
     let admin = admin::serve(&args.admin, admin::routes(instance.clone())).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -145,10 +144,8 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    accept_loop(listener, instance, move |stream, _, instance| {
-        connection(stream, instance, protocol, handler.clone())
-    })
-    .await
+    accept_loop(listener, instance, move |stream, _, instance| connection(stream, instance, protocol, handler.clone()))
+        .await
 }
 
 /// Accepts until SIGTERM and runs `connection` for each; then waits for them, at most [`GRACE`].
@@ -180,14 +177,8 @@ where
     }
     drop(listener);
     instance.tasks.close();
-    if tokio::time::timeout(GRACE, instance.tasks.wait())
-        .await
-        .is_err()
-    {
-        eprintln!(
-            "weft-shop: {} connections still open after {GRACE:?}, leaving them",
-            instance.tasks.len()
-        );
+    if tokio::time::timeout(GRACE, instance.tasks.wait()).await.is_err() {
+        eprintln!("weft-shop: {} connections still open after {GRACE:?}, leaving them", instance.tasks.len());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -202,10 +193,7 @@ where
         service_fn(move |request| answer(request, instance.clone(), handler.clone()))
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
     let builder = match protocol {
         Protocol::Http1 => builder.http1_only(),
         Protocol::Http2 => builder.http2_only(),
@@ -223,11 +211,7 @@ where
 
 /// Applies the failure that was asked for, if any; otherwise answers and signs the answer.
 /// An error drops the HTTP/1.1 connection or resets the HTTP/2 stream without an answer.
-async fn answer<H, F>(
-    request: Request<Incoming>,
-    instance: Instance,
-    handler: H,
-) -> Result<Response<Body>, BoxError>
+async fn answer<H, F>(request: Request<Incoming>, instance: Instance, handler: H) -> Result<Response<Body>, BoxError>
 where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Body>>,
@@ -256,9 +240,7 @@ where
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// A failure as a gRPC server reports it: HTTP 200, and the status in the (only) headers.
@@ -272,21 +254,16 @@ fn grpc_failure(status: StatusCode) -> Response<Body> {
     };
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from_static(code));
     headers.insert("grpc-message", HeaderValue::from_static("fails as asked"));
     response
 }
 
 fn sign(headers: &mut HeaderMap, identity: &Identity) {
-    for (name, value) in [
-        ("x-service", identity.role),
-        ("x-version", &identity.version),
-        ("x-replica", &identity.replica),
-    ] {
+    for (name, value) in
+        [("x-service", identity.role), ("x-version", &identity.version), ("x-replica", &identity.replica)]
+    {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
@@ -296,9 +273,7 @@ fn sign(headers: &mut HeaderMap, identity: &Identity) {
 /// Listens on `[::]`, which takes IPv4 too, or on 0.0.0.0 where the kernel has no IPv6.
 async fn listen(port: u16) -> std::io::Result<TcpListener> {
     match TcpListener::bind(("::", port)).await {
-        Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => {
-            TcpListener::bind(("0.0.0.0", port)).await
-        }
+        Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => TcpListener::bind(("0.0.0.0", port)).await,
         other => other,
     }
 }
@@ -319,22 +294,13 @@ pub(crate) fn html(page: impl Into<Bytes>) -> Response<Body> {
 }
 
 pub(crate) fn not_found(path: &str) -> Response<Body> {
-    text(
-        StatusCode::NOT_FOUND,
-        format!("nothing is served at {path}\n"),
-    )
+    text(StatusCode::NOT_FOUND, format!("nothing is served at {path}\n"))
 }
 
-fn with_type(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Body> {
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -343,9 +309,7 @@ pub(crate) fn empty() -> Body {
 }
 
 pub(crate) fn full(body: impl Into<Bytes>) -> Body {
-    Full::new(body.into())
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
+    Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 /// The value of `key` in a query string. The shop's values need no decoding beyond `%20` and `+`.

@@ -36,10 +36,7 @@ fn every_role_answers_in_its_protocol_and_says_who_it_is() {
         assert_eq!(header(&answer, "x-version"), Some("v7"), "{role}");
         if role != "queue" {
             let marker = format!("weft-shop-plaintext-{role}");
-            assert!(
-                answer["body"].as_str().unwrap().contains(&marker),
-                "{role}: {answer}"
-            );
+            assert!(answer["body"].as_str().unwrap().contains(&marker), "{role}: {answer}");
         }
     }
 }
@@ -47,10 +44,7 @@ fn every_role_answers_in_its_protocol_and_says_who_it_is() {
 #[test]
 fn servers_listen_on_ipv6_too() {
     let reviews = Shop::role("reviews", &[]);
-    assert_eq!(
-        probe(&[&format!("http://[::1]:{}/reviews", reviews.started["port"])])["ok"],
-        true
-    );
+    assert_eq!(probe(&[&format!("http://[::1]:{}/reviews", reviews.started["port"])])["ok"], true);
 }
 
 #[test]
@@ -70,14 +64,9 @@ fn the_queue_speaks_first_and_answers_after_the_client_closed_its_side() {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut greeting = String::new();
     lines.read_line(&mut greeting).unwrap();
-    assert!(
-        greeting.starts_with("INFO ") && greeting.contains("weft-shop-plaintext-queue"),
-        "{greeting}"
-    );
+    assert!(greeting.starts_with("INFO ") && greeting.contains("weft-shop-plaintext-queue"), "{greeting}");
 
-    stream
-        .write_all(b"PUB {\"sku\":\"loom\"}\r\nLIST 5\r\n")
-        .unwrap();
+    stream.write_all(b"PUB {\"sku\":\"loom\"}\r\nLIST 5\r\n").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
@@ -91,17 +80,10 @@ struct Whole {
 }
 
 fn whole() -> Whole {
-    let backends: Vec<_> = [
-        "catalog",
-        "cart",
-        "payments",
-        "reviews",
-        "notifications",
-        "queue",
-    ]
-    .into_iter()
-    .map(|role| Shop::role(role, &[]))
-    .collect();
+    let backends: Vec<_> = ["catalog", "cart", "payments", "reviews", "notifications", "queue"]
+        .into_iter()
+        .map(|role| Shop::role(role, &[]))
+        .collect();
     let url = |index: usize| format!("http://{}", backends[index].address());
     let web = Shop::role(
         "web",
@@ -128,17 +110,9 @@ fn the_front_end_shows_goods_and_who_answered() {
     let shop = whole();
     let web = shop.web.address();
     let page = probe(&[&format!("http://{web}/")]);
-    assert_eq!(
-        header(&page, "content-type"),
-        Some("text/html; charset=utf-8")
-    );
+    assert_eq!(header(&page, "content-type"), Some("text/html; charset=utf-8"));
     let html = page["body"].as_str().unwrap();
-    for expected in [
-        "Darjeeling",
-        "Penelope",
-        "\"replica\":\"r-0\"",
-        "weft-shop-plaintext-web",
-    ] {
+    for expected in ["Darjeeling", "Penelope", "\"replica\":\"r-0\"", "weft-shop-plaintext-web"] {
         assert!(html.contains(expected), "the page lacks {expected}");
     }
     assert!(!html.contains("{{"), "a placeholder was left");
@@ -156,20 +130,14 @@ fn a_checkout_goes_through_cart_payments_queue_and_notifications() {
     let web = shop.web.address();
     let listener = EventStream::open(&web);
     let added = probe(&[&format!("POST http://{web}/api/cart/add?sku=loom")]);
-    assert_eq!(
-        body(&added)["lines"],
-        json!([{ "sku": "loom", "quantity": 1 }])
-    );
+    assert_eq!(body(&added)["lines"], json!([{ "sku": "loom", "quantity": 1 }]));
 
     let bought = probe(&[&format!("POST http://{web}/api/checkout")]);
     assert_eq!(bought["ok"], true, "{bought}");
     for backend in ["payments", "queue", "notifications"] {
         assert_eq!(body(&bought)["backends"][backend]["ok"], true, "{bought}");
     }
-    assert!(
-        listener.hears("loom"),
-        "the order was not announced on the WebSocket"
-    );
+    assert!(listener.hears("loom"), "the order was not announced on the WebSocket");
 
     let orders = probe(&[&format!("http://{web}/api/orders")]);
     assert_eq!(body(&orders)["orders"][0]["skus"], json!(["loom"]));
@@ -221,15 +189,9 @@ fn a_missing_backend_makes_the_api_fail_and_the_page_say_so() {
     drop(reviews);
     let home = probe(&[&format!("http://{}/api/home", shop.web.address())]);
     assert_eq!(home["status"], 502);
-    assert_eq!(
-        body(&home)["backends"]["reviews"]["error"]["class"],
-        "refused"
-    );
+    assert_eq!(body(&home)["backends"]["reviews"]["error"]["class"], "refused");
     assert_eq!(body(&home)["backends"]["catalog"]["ok"], true);
-    assert_eq!(
-        probe(&[&format!("http://{}/", shop.web.address())])["status"],
-        200
-    );
+    assert_eq!(probe(&[&format!("http://{}/", shop.web.address())])["status"], 200);
 }
 
 #[test]
@@ -241,22 +203,13 @@ fn a_replica_fails_as_it_is_told() {
     reviews.admin("/control/fail?mode=reset");
     assert_eq!(probe(&[&url])["error"]["class"], "closed");
     reviews.admin("/control/fail?mode=delay&delay_ms=30000");
-    assert_eq!(
-        probe(&[&url, "--timeout", "0.2"])["error"]["class"],
-        "timeout"
-    );
+    assert_eq!(probe(&[&url, "--timeout", "0.2"])["error"]["class"], "timeout");
     reviews.admin("/control/recover");
     assert_eq!(probe(&[&url])["ok"], true);
 
     let refused = reviews.admin("/control/fail?mode=explode");
     assert_eq!(refused["status"], 400);
-    assert!(
-        refused["body"]
-            .as_str()
-            .unwrap()
-            .contains("error, reset, crash, delay"),
-        "{refused}"
-    );
+    assert!(refused["body"].as_str().unwrap().contains("error, reset, crash, delay"), "{refused}");
 }
 
 #[test]
@@ -273,10 +226,7 @@ fn a_crash_ends_the_process_in_the_middle_of_a_request() {
     let mut reviews = Shop::role("reviews", &[]);
     reviews.admin("/control/fail?mode=crash");
     let answer = probe(&[&format!("http://{}/reviews", reviews.address())]);
-    assert!(
-        ["closed", "reset"].contains(&answer["error"]["class"].as_str().unwrap()),
-        "{answer}"
-    );
+    assert!(["closed", "reset"].contains(&answer["error"]["class"].as_str().unwrap()), "{answer}");
     assert_eq!(reviews.wait(SOON).code(), Some(101));
 }
 
@@ -285,21 +235,15 @@ fn sigterm_answers_what_is_in_flight_then_exits_zero() {
     let mut reviews = Shop::role("reviews", &[]);
     reviews.admin("/control/fail?mode=delay&delay_ms=700");
     let mut stream = TcpStream::connect(reviews.address()).unwrap();
-    stream
-        .write_all(b"GET /reviews HTTP/1.1\r\nHost: reviews\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"GET /reviews HTTP/1.1\r\nHost: reviews\r\n\r\n").unwrap();
     // A later request that was answered shows that the earlier one was read: one thread serves both.
     let mut parallel = TcpStream::connect(reviews.address()).unwrap();
-    parallel
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: reviews\r\n\r\n")
-        .unwrap();
+    parallel.write_all(b"GET /healthz HTTP/1.1\r\nHost: reviews\r\n\r\n").unwrap();
     parallel.set_read_timeout(Some(SOON)).unwrap();
     let _ = parallel.read(&mut [0; 64]).unwrap();
 
     reviews.signal(Signal::SIGTERM);
-    wait_for(SOON, "new connections to be refused", || {
-        TcpStream::connect(reviews.address()).is_err().then_some(())
-    });
+    wait_for(SOON, "new connections to be refused", || TcpStream::connect(reviews.address()).is_err().then_some(()));
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -315,11 +259,7 @@ fn sigterm_ends_queue_connections_in_order() {
     let _ = idle.read(&mut [0; 512]).unwrap();
     queue.signal(Signal::SIGTERM);
     assert_eq!(queue.wait(SOON).code(), Some(0));
-    assert_eq!(
-        idle.read(&mut [0; 512]).unwrap(),
-        0,
-        "an orderly end, not a reset"
-    );
+    assert_eq!(idle.read(&mut [0; 512]).unwrap(), 0, "an orderly end, not a reset");
 }
 
 #[test]
@@ -345,19 +285,10 @@ fn the_load_generator_keeps_its_rate_and_counts_by_version() {
     let summary = lines.last().unwrap();
     assert_eq!(summary["summary"], true);
     let sent = summary["sent"].as_u64().unwrap();
-    assert!(
-        (300..=402).contains(&sent),
-        "200 a second for 2 s: {summary}"
-    );
+    assert!((300..=402).contains(&sent), "200 a second for 2 s: {summary}");
     assert_eq!(summary["failed"], 0);
-    assert_eq!(
-        summary["versions"]["v1"].as_u64().unwrap() + summary["versions"]["v2"].as_u64().unwrap(),
-        sent
-    );
-    assert!(
-        summary["versions"]["v2"].as_u64().unwrap() >= sent / 3,
-        "targets take turns: {summary}"
-    );
+    assert_eq!(summary["versions"]["v1"].as_u64().unwrap() + summary["versions"]["v2"].as_u64().unwrap(), sent);
+    assert!(summary["versions"]["v2"].as_u64().unwrap() >= sent / 3, "targets take turns: {summary}");
     assert!(summary["p99_ms"].as_f64().unwrap() > 0.0);
     assert!(lines.len() >= 2, "a line each second before the summary");
 }
@@ -378,29 +309,21 @@ fn the_load_generator_is_steered_live_and_counts_since_a_mark() {
         &format!("unix:{}", socket.display()),
     ]);
     let control = |line: &str| unix_request(&socket, line);
-    wait_for(SOON, "load", || {
-        (control("GET /stats")["ok"].as_u64() > Some(10)).then_some(())
-    });
+    wait_for(SOON, "load", || (control("GET /stats")["ok"].as_u64() > Some(10)).then_some(()));
 
     control("POST /mark?name=failing");
     reviews.admin("/control/fail?mode=error&status=503");
     wait_for(SOON, "failures", || {
-        (control("GET /since?name=failing")["failures"]["http_503"].as_u64() > Some(5))
-            .then_some(())
+        (control("GET /since?name=failing")["failures"]["http_503"].as_u64() > Some(5)).then_some(())
     });
     reviews.admin("/control/recover");
     let failing = control("GET /since?name=failing");
-    assert_eq!(
-        failing["first_failures"][0]["message"],
-        "r-0 fails as asked"
-    );
+    assert_eq!(failing["first_failures"][0]["message"], "r-0 fails as asked");
     assert_eq!(failing["first_failures"][0]["replica"], "r-0");
 
     control("POST /mark?name=after");
     control("POST /rate?rps=500");
-    wait_for(SOON, "calls", || {
-        (control("GET /since?name=after")["ok"].as_u64() > Some(200)).then_some(())
-    });
+    wait_for(SOON, "calls", || (control("GET /since?name=after")["ok"].as_u64() > Some(200)).then_some(()));
     assert!(
         control("GET /since?name=after")["largest_gap_ms"].as_f64()
             < control("GET /since?name=failing")["largest_gap_ms"].as_f64()
@@ -412,11 +335,7 @@ fn the_load_generator_is_steered_live_and_counts_since_a_mark() {
 
 fn unix_request(socket: &std::path::Path, line: &str) -> serde_json::Value {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
-    write!(
-        stream,
-        "{line} HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "{line} HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -37,9 +37,7 @@ impl Client {
     pub(super) async fn call(&mut self, target: &Target) -> Outcome {
         let answered = match target.uri.path() {
             "/cart" => {
-                let request = self.request(GetRequest {
-                    user: "guest".to_owned(),
-                });
+                let request = self.request(GetRequest { user: "guest".to_owned() });
                 self.cart.get(request).await.map(|response| {
                     let lines = response.get_ref().lines.len();
                     let by = response.get_ref().answered_by.clone();
@@ -64,18 +62,15 @@ impl Client {
                 })
             }
             "/settle" => self.settle().await,
-            other => Err(Status::unimplemented(format!(
-                "{other} is not one of /cart, /watch, /charge, /batch, /settle"
-            ))),
+            other => {
+                Err(Status::unimplemented(format!("{other} is not one of /cart, /watch, /charge, /batch, /settle")))
+            }
         };
         answered.unwrap_or_else(|status| failed(&status))
     }
 
     async fn watch(&mut self) -> Result<Outcome, Status> {
-        let request = self.request(WatchRequest {
-            user: "guest".to_owned(),
-            events: 1,
-        });
+        let request = self.request(WatchRequest { user: "guest".to_owned(), events: 1 });
         let (metadata, mut stream, _) = self.cart.watch(request).await?.into_parts();
         let mut events = 0;
         let mut by = None;
@@ -96,9 +91,7 @@ impl Client {
             by = receipt.answered_by;
         }
         if receipts != STREAMED {
-            return Err(Status::data_loss(format!(
-                "{receipts} receipts for {STREAMED} charges"
-            )));
+            return Err(Status::data_loss(format!("{receipts} receipts for {STREAMED} charges")));
         }
         Ok(answer(&metadata, by, json!({ "receipts": receipts })))
     }
@@ -114,9 +107,7 @@ impl Client {
 
 /// A pooled HTTP/2 connection per origin, shared by the clones.
 pub(crate) fn transport() -> Transport {
-    legacy::Client::builder(TokioExecutor::new())
-        .http2_only(true)
-        .build(http::connector())
+    legacy::Client::builder(TokioExecutor::new()).http2_only(true).build(http::connector())
 }
 
 fn origin_of(uri: &::http::Uri) -> ::http::Uri {
@@ -127,10 +118,7 @@ fn origin_of(uri: &::http::Uri) -> ::http::Uri {
 }
 
 fn charge(cents: u64) -> ChargeRequest {
-    ChargeRequest {
-        user: "guest".to_owned(),
-        cents,
-    }
+    ChargeRequest { user: "guest".to_owned(), cents }
 }
 
 fn answer(metadata: &MetadataMap, by: Option<Answerer>, mut body: serde_json::Value) -> Outcome {
@@ -165,9 +153,7 @@ fn list(metadata: &MetadataMap) -> Vec<(String, String)> {
     metadata
         .iter()
         .filter_map(|entry| match entry {
-            KeyAndValueRef::Ascii(key, value) => {
-                Some((key.to_string(), value.to_str().ok()?.to_owned()))
-            }
+            KeyAndValueRef::Ascii(key, value) => Some((key.to_string(), value.to_str().ok()?.to_owned())),
             KeyAndValueRef::Binary(..) => None,
         })
         .collect()

@@ -21,9 +21,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(http2: bool, extras: Extras) -> Self {
         Self {
-            client: legacy::Client::builder(TokioExecutor::new())
-                .http2_only(http2)
-                .build(connector()),
+            client: legacy::Client::builder(TokioExecutor::new()).http2_only(http2).build(connector()),
             http2,
             extras,
         }
@@ -79,25 +77,14 @@ pub(super) fn refusal(status: StatusCode, body: &[u8]) -> Option<Failure> {
         return None;
     }
     let text = String::from_utf8_lossy(body);
-    let line: String = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(300)
-        .collect();
+    let line: String = text.lines().next().unwrap_or_default().chars().take(300).collect();
     Some(Failure::new(format!("http_{}", status.as_u16()), line))
 }
 
 pub(super) fn list(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect()
 }
 

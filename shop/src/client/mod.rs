@@ -48,16 +48,11 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         let (method, url) = match text.trim().split_once(' ') {
             None => (Method::GET, text.trim()),
-            Some((method, url)) => (
-                method
-                    .parse()
-                    .map_err(|_| format!("{method:?} is no HTTP method"))?,
-                url.trim(),
-            ),
+            Some((method, url)) => (method.parse().map_err(|_| format!("{method:?} is no HTTP method"))?, url.trim()),
         };
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| {
-            format!("{url:?} has no scheme: http, h2c, grpc, tcp or ws, then ://")
-        })?;
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| format!("{url:?} has no scheme: http, h2c, grpc, tcp or ws, then ://"))?;
         let scheme = match scheme {
             "http" => Scheme::Http,
             "h2c" => Scheme::H2c,
@@ -65,23 +60,14 @@ impl FromStr for Target {
             "tcp" => Scheme::Tcp,
             "ws" => Scheme::Ws,
             other => {
-                return Err(format!(
-                    "scheme {other:?} is not one of http, h2c, grpc, tcp, ws"
-                ));
+                return Err(format!("scheme {other:?} is not one of http, h2c, grpc, tcp, ws"));
             }
         };
-        let uri: Uri = format!("http://{rest}")
-            .parse()
-            .map_err(|error| format!("{url:?}: {error}"))?;
+        let uri: Uri = format!("http://{rest}").parse().map_err(|error| format!("{url:?}: {error}"))?;
         if scheme == Scheme::Tcp && uri.port().is_none() {
             return Err(format!("{url:?} names no port"));
         }
-        Ok(Self {
-            scheme,
-            method,
-            uri,
-            text: text.trim().to_owned(),
-        })
+        Ok(Self { scheme, method, uri, text: text.trim().to_owned() })
     }
 }
 
@@ -115,18 +101,11 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(have, _)| have == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
     }
 
     fn failed(protocol: &'static str, failure: Failure) -> Self {
-        Self {
-            protocol,
-            failure: Some(failure),
-            ..Self::default()
-        }
+        Self { protocol, failure: Some(failure), ..Self::default() }
     }
 }
 
@@ -141,10 +120,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(class: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            class: class.into(),
-            message: message.into(),
-        }
+        Self { class: class.into(), message: message.into() }
     }
 
     /// Classifies an error by the innermost cause that says something.
@@ -159,9 +135,7 @@ impl Failure {
                 message = format!("{message}: {text}");
             }
             // An I/O error that wraps another error shows that one's source, but not itself.
-            let wrapped = error
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref);
+            let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
             cause = match wrapped {
                 Some(inner) => Some(inner),
                 None => error.source(),
@@ -179,17 +153,14 @@ fn classify(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
             Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted => Some("reset"),
             Kind::UnexpectedEof => Some("closed"),
             Kind::TimedOut => Some("timeout"),
-            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable => {
-                Some("unreachable")
-            }
+            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable => Some("unreachable"),
             // getaddrinfo's failures have no kind of their own.
             _ if error.to_string().contains("lookup") => Some("name"),
             _ => None,
         };
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return (error.is_incomplete_message() || error.is_closed() || error.is_canceled())
-            .then_some("closed");
+        return (error.is_incomplete_message() || error.is_closed() || error.is_canceled()).then_some("closed");
     }
     if let Some(error) = error.downcast_ref::<h2::Error>() {
         return (error.is_remote() && error.is_reset()).then_some("reset");
@@ -227,11 +198,7 @@ impl Caller {
             Scheme::Tcp => Kind::Tcp(tcp::Client::new(target.address(), extras)),
             Scheme::Ws => Kind::Ws(ws::Client::new(target.clone(), extras)),
         };
-        Self {
-            target,
-            timeout,
-            kind,
-        }
+        Self { target, timeout, kind }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -266,10 +233,7 @@ impl Caller {
         outcome.elapsed = started.elapsed();
         if let (Some(failure), Some(flag)) = (&outcome.failure, outcome.header("x-weft-flag")) {
             let class = format!("{}_{flag}", failure.class);
-            outcome.failure = Some(Failure {
-                class,
-                message: failure.message.clone(),
-            });
+            outcome.failure = Some(Failure { class, message: failure.message.clone() });
         }
         outcome
     }
@@ -284,16 +248,10 @@ mod tests {
         let target: Target = "POST http://web:8080/api/checkout?sku=tea".parse().unwrap();
         assert_eq!(target.method, Method::POST);
         assert_eq!(target.scheme, Scheme::Http);
-        assert_eq!(
-            target.uri.path_and_query().unwrap(),
-            "/api/checkout?sku=tea"
-        );
+        assert_eq!(target.uri.path_and_query().unwrap(), "/api/checkout?sku=tea");
 
         let target: Target = "h2c://catalog/products".parse().unwrap();
-        assert_eq!(
-            (target.scheme, target.address()),
-            (Scheme::H2c, "catalog:80".to_owned())
-        );
+        assert_eq!((target.scheme, target.address()), (Scheme::H2c, "catalog:80".to_owned()));
     }
 
     #[test]

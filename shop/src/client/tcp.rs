@@ -21,30 +21,17 @@ struct Connection {
 impl Client {
     pub(super) fn new(address: String, extras: Extras) -> Self {
         let body = String::from_utf8_lossy(&extras.body).replace(['\r', '\n'], " ");
-        let order = if body.is_empty() {
-            r#"{"sku":"tea","marker":"weft-shop-plaintext-order"}"#.to_owned()
-        } else {
-            body
-        };
-        Self {
-            address,
-            order,
-            connection: None,
-        }
+        let order =
+            if body.is_empty() { r#"{"sku":"tea","marker":"weft-shop-plaintext-order"}"#.to_owned() } else { body };
+        Self { address, order, connection: None }
     }
 
     pub(super) async fn call(&mut self) -> Outcome {
         match self.publish().await {
             Ok((headers, answer)) => {
-                let failure = (!answer.starts_with("+OK"))
-                    .then(|| Failure::new("protocol", format!("answered {answer:?}")));
-                Outcome {
-                    protocol: "TCP",
-                    headers,
-                    body: Bytes::from(answer),
-                    failure,
-                    ..Outcome::default()
-                }
+                let failure =
+                    (!answer.starts_with("+OK")).then(|| Failure::new("protocol", format!("answered {answer:?}")));
+                Outcome { protocol: "TCP", headers, body: Bytes::from(answer), failure, ..Outcome::default() }
             }
             Err(error) => {
                 self.connection = None;
@@ -67,10 +54,7 @@ impl Client {
             Some(connection) => connection,
             empty => empty.insert(Connection::open(&self.address).await?),
         };
-        connection
-            .stream
-            .write_all(format!("PUB {}\r\n", self.order).as_bytes())
-            .await?;
+        connection.stream.write_all(format!("PUB {}\r\n", self.order).as_bytes()).await?;
         let answer = connection.line().await?;
         Ok((connection.headers.clone(), answer))
     }
@@ -80,10 +64,7 @@ impl Connection {
     async fn open(address: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut connection = Self {
-            stream: BufReader::new(stream),
-            headers: Vec::new(),
-        };
+        let mut connection = Self { stream: BufReader::new(stream), headers: Vec::new() };
         let greeting = connection.line().await?;
         let info: serde_json::Value = greeting
             .strip_prefix("INFO ")
@@ -91,9 +72,7 @@ impl Connection {
             .ok_or_else(|| std::io::Error::other(format!("greeted with {greeting:?}")))?;
         for (header, field) in [("x-replica", "replica"), ("x-version", "version")] {
             if let Some(value) = info[field].as_str() {
-                connection
-                    .headers
-                    .push((header.to_owned(), value.to_owned()));
+                connection.headers.push((header.to_owned(), value.to_owned()));
             }
         }
         Ok(connection)

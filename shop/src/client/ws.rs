@@ -19,12 +19,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(target: Target, extras: Extras) -> Self {
-        Self {
-            target,
-            extras,
-            socket: None,
-            sent: 0,
-        }
+        Self { target, extras, socket: None, sent: 0 }
     }
 
     pub(super) async fn call(&mut self) -> Outcome {
@@ -62,23 +57,13 @@ impl Client {
                     }
                     let headers = [("x-replica", "replica"), ("x-version", "version")]
                         .into_iter()
-                        .filter_map(|(name, field)| {
-                            Some((name.to_owned(), answer[field].as_str()?.to_owned()))
-                        })
+                        .filter_map(|(name, field)| Some((name.to_owned(), answer[field].as_str()?.to_owned())))
                         .collect();
                     let body = Bytes::from(json.to_string());
-                    return Outcome {
-                        status: Some(101),
-                        protocol: "WebSocket",
-                        headers,
-                        body,
-                        ..Outcome::default()
-                    };
+                    return Outcome { status: Some(101), protocol: "WebSocket", headers, body, ..Outcome::default() };
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    let reason = frame
-                        .map(|frame| format!("{}: {}", frame.code, frame.reason))
-                        .unwrap_or_default();
+                    let reason = frame.map(|frame| format!("{}: {}", frame.code, frame.reason)).unwrap_or_default();
                     return Outcome::failed(
                         "WebSocket",
                         Failure::new("closed", format!("closed by the server {reason}")),
@@ -87,10 +72,7 @@ impl Client {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Outcome::failed("WebSocket", failure(&error)),
                 None => {
-                    return Outcome::failed(
-                        "WebSocket",
-                        Failure::new("closed", "the connection ended"),
-                    );
+                    return Outcome::failed("WebSocket", Failure::new("closed", "the connection ended"));
                 }
             }
         }
@@ -99,37 +81,22 @@ impl Client {
 
 async fn open(target: &Target, extras: &Extras) -> Result<WebSocketStream<TcpStream>, Outcome> {
     let failed = |failure| Outcome::failed("WebSocket", failure);
-    let stream = TcpStream::connect(target.address())
-        .await
-        .map_err(|error| failed(Failure::from_error(&error)))?;
+    let stream = TcpStream::connect(target.address()).await.map_err(|error| failed(Failure::from_error(&error)))?;
     let _ = stream.set_nodelay(true);
     let mut request = Request::new(());
     let mut uri = target.uri.clone().into_parts();
     uri.scheme = "ws".parse().ok();
     // Only the scheme changed, and it is a valid one.
     *request.uri_mut() = http::Uri::from_parts(uri).unwrap_or_else(|_| target.uri.clone());
-    let host = target
-        .uri
-        .authority()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let host = target.uri.authority().map(ToString::to_string).unwrap_or_default();
     let headers = request.headers_mut();
-    headers.extend(
-        extras
-            .headers
-            .iter()
-            .cloned()
-            .map(|(name, value)| (Some(name), value)),
-    );
+    headers.extend(extras.headers.iter().cloned().map(|(name, value)| (Some(name), value)));
     if let Ok(host) = HeaderValue::from_str(&host) {
         headers.insert(header::HOST, host);
     }
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(
-        header::SEC_WEBSOCKET_VERSION,
-        HeaderValue::from_static("13"),
-    );
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     if let Ok(key) = HeaderValue::from_str(&handshake::client::generate_key()) {
         headers.insert(header::SEC_WEBSOCKET_KEY, key);
     }
@@ -140,13 +107,8 @@ async fn open(target: &Target, extras: &Extras) -> Result<WebSocketStream<TcpStr
             protocol: "WebSocket",
             headers: plain::list(response.headers()),
             failure: Some(
-                plain::refusal(
-                    response.status(),
-                    response.body().as_deref().unwrap_or_default(),
-                )
-                .unwrap_or_else(|| {
-                    Failure::new(format!("http_{}", response.status().as_u16()), "no upgrade")
-                }),
+                plain::refusal(response.status(), response.body().as_deref().unwrap_or_default())
+                    .unwrap_or_else(|| Failure::new(format!("http_{}", response.status().as_u16()), "no upgrade")),
             ),
             ..Outcome::default()
         }),

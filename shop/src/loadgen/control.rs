@@ -40,20 +40,14 @@ fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Body> {
         "/mark" => {
             let mut book = shared.book();
             if book.marks.len() >= MAX_MARKS && !book.marks.contains_key(name) {
-                return text(
-                    StatusCode::CONFLICT,
-                    format!("{MAX_MARKS} marks are set already: use one again\n"),
-                );
+                return text(StatusCode::CONFLICT, format!("{MAX_MARKS} marks are set already: use one again\n"));
             }
             book.marks.insert(name.to_owned(), Stats::new(now));
             server::json(StatusCode::OK, &json!({ "mark": name }))
         }
         "/since" => match shared.book().marks.get(name) {
             Some(mark) => server::json(StatusCode::OK, &mark.report(now)),
-            None => text(
-                StatusCode::NOT_FOUND,
-                format!("no mark {name:?}: POST /mark?name={name} first\n"),
-            ),
+            None => text(StatusCode::NOT_FOUND, format!("no mark {name:?}: POST /mark?name={name} first\n")),
         },
         "/rate" => match query(uri, "rps").and_then(|rps| rps.parse::<f64>().ok()) {
             Some(rate) if rate.is_finite() && rate >= 0.0 => {

@@ -87,18 +87,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let bound = admin::serve(address, control::routes(shared.clone())).await?;
         println!("{}", serde_json::json!({ "control": bound }));
     }
-    let extras = Extras {
-        headers: args.headers,
-        ..Extras::default()
-    };
+    let extras = Extras { headers: args.headers, ..Extras::default() };
     let connections = args.connections.max(1);
     let workers: Vec<_> = (0..connections)
         .map(|number| {
-            let mut callers: Vec<_> = args
-                .targets
-                .iter()
-                .map(|target| Caller::new(target.clone(), extras.clone(), timeout))
-                .collect();
+            let mut callers: Vec<_> =
+                args.targets.iter().map(|target| Caller::new(target.clone(), extras.clone(), timeout)).collect();
             // Each starts at another target, so that all get their share from the first second on.
             let first = number % callers.len();
             callers.rotate_left(first);
@@ -110,10 +104,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let end = async {
         match args.duration {
-            Some(seconds) => {
-                tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-                    .await
-            }
+            Some(seconds) => tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)).await,
             None => std::future::pending().await,
         }
     };
@@ -134,11 +125,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut summary = shared.book().total.report(Instant::now());
     summary["summary"] = true.into();
     println!("{summary}");
-    Ok(if summary["failed"] == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if summary["failed"] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn work(shared: Arc<Shared>, mut callers: Vec<Caller>) {
@@ -152,9 +139,7 @@ async fn work(shared: Arc<Shared>, mut callers: Vec<Caller>) {
         let started = Instant::now();
         let outcome = caller.call().await;
         let target = caller.target().to_string();
-        shared
-            .book()
-            .record(&target, &outcome, started, Instant::now());
+        shared.book().record(&target, &outcome, started, Instant::now());
     }
 }
 
@@ -184,10 +169,8 @@ async fn pace(shared: Arc<Shared>, connections: usize) {
 }
 
 async fn print_seconds(shared: Arc<Shared>, quiet: bool) {
-    let mut tick = tokio::time::interval_at(
-        tokio::time::Instant::now() + Duration::from_secs(1),
-        Duration::from_secs(1),
-    );
+    let mut tick =
+        tokio::time::interval_at(tokio::time::Instant::now() + Duration::from_secs(1), Duration::from_secs(1));
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,

@@ -19,28 +19,14 @@ pub(crate) struct Book {
 
 impl Book {
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            total: Stats::new(now),
-            second: Stats::new(now),
-            marks: BTreeMap::new(),
-        }
+        Self { total: Stats::new(now), second: Stats::new(now), marks: BTreeMap::new() }
     }
 
     /// Counts a call that was started at `started` and is over `now`. A mark counts only the calls started after it.
-    pub(crate) fn record(
-        &mut self,
-        target: &str,
-        outcome: &Outcome,
-        started: Instant,
-        now: Instant,
-    ) {
+    pub(crate) fn record(&mut self, target: &str, outcome: &Outcome, started: Instant, now: Instant) {
         self.total.record(target, outcome, now);
         self.second.record(target, outcome, now);
-        for mark in self
-            .marks
-            .values_mut()
-            .filter(|mark| mark.started <= started)
-        {
+        for mark in self.marks.values_mut().filter(|mark| mark.started <= started) {
             mark.record(target, outcome, now);
         }
     }
@@ -102,10 +88,7 @@ impl Stats {
     fn record(&mut self, target: &str, outcome: &Outcome, now: Instant) {
         self.sent += 1;
         self.latency.record(outcome.elapsed);
-        for (counts, header) in [
-            (&mut self.versions, "x-version"),
-            (&mut self.replicas, "x-replica"),
-        ] {
+        for (counts, header) in [(&mut self.versions, "x-version"), (&mut self.replicas, "x-replica")] {
             if let Some(value) = outcome.header(header) {
                 increment(counts, value);
             }
@@ -117,9 +100,7 @@ impl Stats {
         match &outcome.failure {
             None => {
                 self.ok += 1;
-                self.largest_gap = self
-                    .largest_gap
-                    .max(now.saturating_duration_since(self.last_ok));
+                self.largest_gap = self.largest_gap.max(now.saturating_duration_since(self.last_ok));
                 self.last_ok = now;
                 by_target.into_iter().for_each(|(ok, _)| *ok += 1);
             }
@@ -144,11 +125,8 @@ impl Stats {
     /// Everything as JSON. Durations are in milliseconds unless named otherwise.
     pub(crate) fn report(&self, now: Instant) -> Value {
         let open_gap = now.saturating_duration_since(self.last_ok);
-        let targets: BTreeMap<_, _> = self
-            .targets
-            .iter()
-            .map(|(target, (ok, failed))| (target, json!({ "ok": ok, "failed": failed })))
-            .collect();
+        let targets: BTreeMap<_, _> =
+            self.targets.iter().map(|(target, (ok, failed))| (target, json!({ "ok": ok, "failed": failed }))).collect();
         json!({
             "unix": unix_now(),
             "seconds": now.saturating_duration_since(self.started).as_secs_f64(),
@@ -178,9 +156,7 @@ fn increment(counts: &mut BTreeMap<String, u64>, key: &str) {
 }
 
 fn unix_now() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Log-linear buckets over microseconds: 64 per power of two, so a quantile is at most 1.6 % too high.
@@ -195,10 +171,7 @@ const SUB_BITS: u32 = 6;
 impl Default for Histogram {
     fn default() -> Self {
         // Up to 2^32 µs (71 minutes); longer ones count as that.
-        Self {
-            counts: vec![0; bucket(u64::from(u32::MAX)) + 1],
-            total: 0,
-        }
+        Self { counts: vec![0; bucket(u64::from(u32::MAX)) + 1], total: 0 }
     }
 }
 
@@ -249,10 +222,7 @@ mod tests {
             let bucket = bucket(micros);
             let upper = upper_bound(bucket);
             assert!(upper >= micros, "{micros} above its bucket's end {upper}");
-            assert!(
-                upper as f64 <= micros as f64 * 1.016 + 1.0,
-                "{micros}'s bucket ends at {upper}"
-            );
+            assert!(upper as f64 <= micros as f64 * 1.016 + 1.0, "{micros}'s bucket ends at {upper}");
             assert!(bucket >= previous || micros < 5_000);
             previous = bucket;
         }
@@ -275,10 +245,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut book = Book::new(start);
         book.marks.insert("here".to_owned(), Stats::new(at(100)));
-        let ok = Outcome {
-            headers: vec![("x-version".into(), "v2".into())],
-            ..Outcome::default()
-        };
+        let ok = Outcome { headers: vec![("x-version".into(), "v2".into())], ..Outcome::default() };
         book.record("t", &ok, at(90), at(110));
         book.record("t", &ok, at(120), at(130));
         assert_eq!(book.total.report(at(200))["sent"], 2);
@@ -291,19 +258,9 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut stats = Stats::new(start);
-        let failure = Some(Failure {
-            class: "reset".into(),
-            message: String::new(),
-        });
+        let failure = Some(Failure { class: "reset".into(), message: String::new() });
         stats.record("t", &Outcome::default(), at(10));
-        stats.record(
-            "t",
-            &Outcome {
-                failure,
-                ..Outcome::default()
-            },
-            at(200),
-        );
+        stats.record("t", &Outcome { failure, ..Outcome::default() }, at(200));
         stats.record("t", &Outcome::default(), at(310));
         assert_eq!(stats.report(at(320))["largest_gap_ms"], 300.0);
         assert_eq!(stats.report(at(1310))["largest_gap_ms"], 1000.0);

@@ -50,11 +50,7 @@ impl Answered {
     }
 
     fn failed(failure: Failure, since: Instant) -> Self {
-        Self {
-            failure: Some(failure),
-            elapsed: since.elapsed(),
-            ..Self::default()
-        }
+        Self { failure: Some(failure), elapsed: since.elapsed(), ..Self::default() }
     }
 
     fn from_outcome(outcome: Outcome, since: Instant) -> Self {
@@ -73,16 +69,8 @@ impl Answered {
     }
 
     fn by(answerer: Option<Answerer>, body: Value, since: Instant) -> Self {
-        let Answerer {
-            replica, version, ..
-        } = answerer.unwrap_or_default();
-        Self {
-            version,
-            replica,
-            body,
-            failure: None,
-            elapsed: since.elapsed(),
-        }
+        let Answerer { replica, version, .. } = answerer.unwrap_or_default();
+        Self { version, replica, body, failure: None, elapsed: since.elapsed() }
     }
 }
 
@@ -121,69 +109,36 @@ impl Backends {
 
     pub(super) async fn announce(&self, order: &Value, extras: &Extras) -> Answered {
         let since = Instant::now();
-        let extras = Extras {
-            body: order.to_string().into(),
-            ..extras.clone()
-        };
+        let extras = Extras { body: order.to_string().into(), ..extras.clone() };
         Answered::from_outcome(self.http1.send(&self.publish, &extras).await, since)
     }
 
     pub(super) async fn cart(&self, user: &str, extras: &Extras) -> Answered {
         let since = Instant::now();
-        let request = request(
-            GetRequest {
-                user: user.to_owned(),
-            },
-            extras,
-        );
+        let request = request(GetRequest { user: user.to_owned() }, extras);
         cart_answer(self.cart.clone().get(request).await, since)
     }
 
     pub(super) async fn cart_add(&self, user: &str, sku: &str, extras: &Extras) -> Answered {
         let since = Instant::now();
-        let line = Some(Line {
-            sku: sku.to_owned(),
-            quantity: 1,
-        });
-        let request = request(
-            AddRequest {
-                user: user.to_owned(),
-                line,
-            },
-            extras,
-        );
+        let line = Some(Line { sku: sku.to_owned(), quantity: 1 });
+        let request = request(AddRequest { user: user.to_owned(), line }, extras);
         cart_answer(self.cart.clone().add(request).await, since)
     }
 
     pub(super) async fn cart_remove(&self, user: &str, sku: &str, extras: &Extras) -> Answered {
         let since = Instant::now();
-        let request = request(
-            RemoveRequest {
-                user: user.to_owned(),
-                sku: sku.to_owned(),
-            },
-            extras,
-        );
+        let request = request(RemoveRequest { user: user.to_owned(), sku: sku.to_owned() }, extras);
         cart_answer(self.cart.clone().remove(request).await, since)
     }
 
     pub(super) async fn charge(&self, user: &str, cents: u64, extras: &Extras) -> Answered {
         let since = Instant::now();
-        let request = request(
-            ChargeRequest {
-                user: user.to_owned(),
-                cents,
-            },
-            extras,
-        );
+        let request = request(ChargeRequest { user: user.to_owned(), cents }, extras);
         match self.payments.clone().charge(request).await {
             Ok(response) => {
                 let receipt = response.into_inner();
-                Answered::by(
-                    receipt.answered_by,
-                    json!({ "id": receipt.id, "cents": receipt.cents }),
-                    since,
-                )
+                Answered::by(receipt.answered_by, json!({ "id": receipt.id, "cents": receipt.cents }), since)
             }
             Err(status) => Answered::from_outcome(grpc::failed(&status), since),
         }
@@ -221,18 +176,12 @@ fn request<T>(message: T, extras: &Extras) -> tonic::Request<T> {
     request
 }
 
-fn cart_answer(
-    answer: Result<tonic::Response<CartState>, tonic::Status>,
-    since: Instant,
-) -> Answered {
+fn cart_answer(answer: Result<tonic::Response<CartState>, tonic::Status>, since: Instant) -> Answered {
     match answer {
         Ok(response) => {
             let state = response.into_inner();
-            let lines: Vec<_> = state
-                .lines
-                .iter()
-                .map(|line| json!({ "sku": line.sku, "quantity": line.quantity }))
-                .collect();
+            let lines: Vec<_> =
+                state.lines.iter().map(|line| json!({ "sku": line.sku, "quantity": line.quantity })).collect();
             Answered::by(state.answered_by, json!({ "lines": lines }), since)
         }
         Err(status) => Answered::from_outcome(grpc::failed(&status), since),
@@ -244,24 +193,14 @@ async fn exchange(queue: &str, command: &str) -> std::io::Result<(Answerer, Vec<
     let stream = TcpStream::connect(queue).await?;
     stream.set_nodelay(true)?;
     let mut lines = BufReader::new(stream).lines();
-    let greeting = lines
-        .next_line()
-        .await?
-        .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let greeting = lines.next_line().await?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let info: Value = greeting
         .strip_prefix("INFO ")
         .and_then(|json| serde_json::from_str(json).ok())
         .ok_or_else(|| std::io::Error::other(format!("the queue greeted with {greeting:?}")))?;
     let field = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
-    let by = Answerer {
-        replica: field("replica"),
-        version: field("version"),
-        marker: field("marker"),
-    };
-    lines
-        .get_mut()
-        .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
-        .await?;
+    let by = Answerer { replica: field("replica"), version: field("version"), marker: field("marker") };
+    lines.get_mut().write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     loop {
         match lines.next_line().await? {
@@ -272,8 +211,6 @@ async fn exchange(queue: &str, command: &str) -> std::io::Result<(Answerer, Vec<
     }
     match answer.first() {
         Some(first) if first.starts_with('+') => Ok((by, answer)),
-        other => Err(std::io::Error::other(format!(
-            "the queue answered {other:?}"
-        ))),
+        other => Err(std::io::Error::other(format!("the queue answered {other:?}"))),
     }
 }

@@ -72,10 +72,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tasks: instance.tasks.clone(),
         shutdown: instance.shutdown.clone(),
     });
-    server::serve(listener, instance, Protocol::Http1, move |request| {
-        respond(request, shop.clone())
-    })
-    .await
+    server::serve(listener, instance, Protocol::Http1, move |request| respond(request, shop.clone())).await
 }
 
 struct Shop {
@@ -92,10 +89,7 @@ async fn respond(request: Request<Incoming>, shop: Arc<Shop>) -> Response<Body> 
     }
     match tokio::time::timeout(DEADLINE, route(request, &shop)).await {
         Ok(response) => response,
-        Err(_) => server::text(
-            StatusCode::GATEWAY_TIMEOUT,
-            format!("{path} took longer than {DEADLINE:?}\n"),
-        ),
+        Err(_) => server::text(StatusCode::GATEWAY_TIMEOUT, format!("{path} took longer than {DEADLINE:?}\n")),
     }
 }
 
@@ -108,34 +102,21 @@ async fn route(request: Request<Incoming>, shop: &Shop) -> Response<Body> {
         (&Method::GET, "/") => page(shop, user, &extras).await,
         (&Method::GET, "/api/home") => home(shop, user, &extras).await,
         (&Method::GET, "/api/orders") => one(shop, "queue", shop.backends.orders().await),
-        (&Method::POST, "/api/cart/add") => one(
-            shop,
-            "cart",
-            shop.backends
-                .cart_add(user, sku.unwrap_or("tea"), &extras)
-                .await,
-        ),
-        (&Method::POST, "/api/cart/remove") => one(
-            shop,
-            "cart",
-            shop.backends
-                .cart_remove(user, sku.unwrap_or("tea"), &extras)
-                .await,
-        ),
+        (&Method::POST, "/api/cart/add") => {
+            one(shop, "cart", shop.backends.cart_add(user, sku.unwrap_or("tea"), &extras).await)
+        }
+        (&Method::POST, "/api/cart/remove") => {
+            one(shop, "cart", shop.backends.cart_remove(user, sku.unwrap_or("tea"), &extras).await)
+        }
         (&Method::POST, "/api/checkout") => checkout(shop, user, sku, &extras).await,
         (_, path) => server::not_found(path),
     }
 }
 
 fn passed_on(request: &Request<Incoming>) -> Extras {
-    let headers = PASSED_ON
-        .iter()
-        .filter_map(|name| Some((name.clone(), request.headers().get(name)?.clone())))
-        .collect();
-    Extras {
-        headers,
-        ..Extras::default()
-    }
+    let headers =
+        PASSED_ON.iter().filter_map(|name| Some((name.clone(), request.headers().get(name)?.clone()))).collect();
+    Extras { headers, ..Extras::default() }
 }
 
 async fn page(shop: &Shop, user: &str, extras: &Extras) -> Response<Body> {
@@ -147,11 +128,8 @@ async fn page(shop: &Shop, user: &str, extras: &Extras) -> Response<Body> {
 
 async fn home(shop: &Shop, user: &str, extras: &Extras) -> Response<Body> {
     let (home, parts) = gather(shop, user, extras).await;
-    let status = if parts.iter().all(|(_, part)| part.failure.is_none()) {
-        StatusCode::OK
-    } else {
-        StatusCode::BAD_GATEWAY
-    };
+    let status =
+        if parts.iter().all(|(_, part)| part.failure.is_none()) { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
     let mut response = server::json(status, &home);
     for (name, part) in &parts {
         for (what, value) in [("version", &part.version), ("replica", &part.replica)] {
@@ -165,17 +143,10 @@ async fn home(shop: &Shop, user: &str, extras: &Extras) -> Response<Body> {
 }
 
 /// Asks the three backends of the home page at once.
-async fn gather(
-    shop: &Shop,
-    user: &str,
-    extras: &Extras,
-) -> (Value, [(&'static str, Answered); 3]) {
+async fn gather(shop: &Shop, user: &str, extras: &Extras) -> (Value, [(&'static str, Answered); 3]) {
     let backends = &shop.backends;
-    let (catalog, reviews, cart) = tokio::join!(
-        backends.catalog(extras),
-        backends.reviews(extras),
-        backends.cart(user, extras)
-    );
+    let (catalog, reviews, cart) =
+        tokio::join!(backends.catalog(extras), backends.reviews(extras), backends.cart(user, extras));
     let home = json!({
         "marker": shop.identity.marker,
         "version": shop.identity.version,
@@ -186,10 +157,7 @@ async fn gather(
         "cart": cart.body["lines"],
         "backends": { "catalog": catalog.summary(), "reviews": reviews.summary(), "cart": cart.summary() },
     });
-    (
-        home,
-        [("catalog", catalog), ("reviews", reviews), ("cart", cart)],
-    )
+    (home, [("catalog", catalog), ("reviews", reviews), ("cart", cart)])
 }
 
 /// Takes what to buy from the cart, or `sku`; charges it, queues the order, and announces it.
@@ -203,21 +171,13 @@ async fn checkout(shop: &Shop, user: &str, sku: Option<&str>, extras: &Extras) -
                 return one(shop, "cart", cart);
             }
             let lines = cart.body["lines"].as_array().cloned().unwrap_or_default();
-            lines
-                .iter()
-                .filter_map(|line| line["sku"].as_str().map(str::to_owned))
-                .collect()
+            lines.iter().filter_map(|line| line["sku"].as_str().map(str::to_owned)).collect()
         }
     };
     if skus.is_empty() {
-        return server::text(
-            StatusCode::CONFLICT,
-            "the cart is empty: add something, or name a sku\n",
-        );
+        return server::text(StatusCode::CONFLICT, "the cart is empty: add something, or name a sku\n");
     }
-    let payment = backends
-        .charge(user, 1_000 * skus.len() as u64, extras)
-        .await;
+    let payment = backends.charge(user, 1_000 * skus.len() as u64, extras).await;
     if payment.failure.is_some() {
         return one(shop, "payments", payment);
     }
@@ -252,11 +212,7 @@ async fn checkout(shop: &Shop, user: &str, sku: Option<&str>, extras: &Extras) -
 
 /// The answer of one backend as the front end's answer.
 fn one(shop: &Shop, name: &str, answered: Answered) -> Response<Body> {
-    let status = if answered.failure.is_none() {
-        StatusCode::OK
-    } else {
-        StatusCode::BAD_GATEWAY
-    };
+    let status = if answered.failure.is_none() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
     let summary = answered.summary();
     let mut body = answered.body;
     if !body.is_object() {

@@ -25,16 +25,10 @@ pub(super) async fn events(mut request: Request<Incoming>, shop: &Shop) -> Respo
     let mut answer = match asked {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
-            return server::text(
-                StatusCode::BAD_GATEWAY,
-                format!("no notifications: {error:#}\n"),
-            );
+            return server::text(StatusCode::BAD_GATEWAY, format!("no notifications: {error:#}\n"));
         }
         Err(_) => {
-            return server::text(
-                StatusCode::GATEWAY_TIMEOUT,
-                "the notifications do not answer\n",
-            );
+            return server::text(StatusCode::GATEWAY_TIMEOUT, "the notifications do not answer\n");
         }
     };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -56,19 +50,12 @@ pub(super) async fn events(mut request: Request<Incoming>, shop: &Shop) -> Respo
 }
 
 /// Sends the handshake on a connection of its own, which the upgrade takes over.
-async fn ask(
-    request: &Request<Incoming>,
-    notifications: &Uri,
-) -> anyhow::Result<Response<Incoming>> {
+async fn ask(request: &Request<Incoming>, notifications: &Uri) -> anyhow::Result<Response<Incoming>> {
     let host = notifications.host().unwrap_or_default();
-    let authority = notifications
-        .authority()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let authority = notifications.authority().map(ToString::to_string).unwrap_or_default();
     let stream = TcpStream::connect((host, notifications.port_u16().unwrap_or(80))).await?;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
     let mut handshake = Request::new(Empty::<Bytes>::new());
     *handshake.uri_mut() = Uri::from_static("/ws");

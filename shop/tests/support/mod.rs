@@ -20,36 +20,19 @@ pub struct Shop {
 impl Shop {
     /// Starts a server role on free ports and waits until it listens.
     pub fn role(role: &str, extra: &[&str]) -> Self {
-        let mut arguments = vec![
-            role,
-            "--port",
-            "0",
-            "--admin",
-            "127.0.0.1:0",
-            "--replica",
-            "r-0",
-        ];
+        let mut arguments = vec![role, "--port", "0", "--admin", "127.0.0.1:0", "--replica", "r-0"];
         arguments.extend(extra);
         Self::spawn(&arguments)
     }
 
     /// Starts anything that prints a first line of JSON.
     pub fn spawn(arguments: &[&str]) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new(BINARY).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let started = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("{arguments:?}: {line:?}: {error}"));
-        Self {
-            child,
-            stdout,
-            started,
-        }
+        let started = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{arguments:?}: {line:?}: {error}"));
+        Self { child, stdout, started }
     }
 
     /// `127.0.0.1:PORT` of the role's port.
@@ -59,10 +42,7 @@ impl Shop {
 
     /// Calls the admin port.
     pub fn admin(&self, path: &str) -> Value {
-        probe(&[&format!(
-            "POST http://{}{path}",
-            self.started["admin"].as_str().unwrap()
-        )])
+        probe(&[&format!("POST http://{}{path}", self.started["admin"].as_str().unwrap())])
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -71,18 +51,14 @@ impl Shop {
 
     /// Waits for the end; panics if it takes longer than `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        wait_for(limit, "the process to end", || {
-            self.child.try_wait().unwrap()
-        })
+        wait_for(limit, "the process to end", || self.child.try_wait().unwrap())
     }
 
     /// Everything printed after the first line; call after [`Shop::wait`].
     pub fn rest(&mut self) -> Vec<Value> {
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -95,38 +71,22 @@ impl Drop for Shop {
 
 /// Makes one call with the probe role.
 pub fn probe(arguments: &[&str]) -> Value {
-    let output = Command::new(BINARY)
-        .arg("probe")
-        .args(arguments)
-        .output()
-        .unwrap();
-    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!(
-            "{arguments:?}: {error}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )
-    });
-    assert_eq!(
-        output.status.success(),
-        answer["ok"] == true,
-        "the exit code tells the verdict: {answer}"
-    );
+    let output = Command::new(BINARY).arg("probe").args(arguments).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(output.status.success(), answer["ok"] == true, "the exit code tells the verdict: {answer}");
     answer
 }
 
 /// The value of a header in a probe's answer.
 pub fn header<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
     let pairs = answer["headers"].as_array().unwrap();
-    pairs
-        .iter()
-        .find(|pair| pair[0] == name)
-        .and_then(|pair| pair[1].as_str())
+    pairs.iter().find(|pair| pair[0] == name).and_then(|pair| pair[1].as_str())
 }
 
 /// The JSON body of a probe's answer.
 pub fn body(answer: &Value) -> Value {
-    serde_json::from_str(answer["body"].as_str().unwrap())
-        .unwrap_or_else(|error| panic!("{answer}: {error}"))
+    serde_json::from_str(answer["body"].as_str().unwrap()).unwrap_or_else(|error| panic!("{answer}: {error}"))
 }
 
 /// Polls until there is a value.
