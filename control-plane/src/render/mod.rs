@@ -1,0 +1,124 @@
+//! A resource is a pure function of (type, name, view): what a [`Model`] means in Envoy's words.
+//!
+//! | module | resources |
+//! |---|---|
+//! | `inbound` | the listener for traffic that arrives at a workload's pods |
+//! | `outbound` | the listener of one original destination |
+//! | `routes` | route configurations |
+//! | `clusters` | clusters and their TLS |
+//! | `endpoints` | load assignments |
+//! | `http`, `tls`, `access`, `values` | the pieces that they share |
+//! | `wire` | encoding that is the same in every run |
+//!
+//! Every value is written, also where it is Envoy's default: what an unset field means has changed between Envoy's versions.
+//! The trust bundle (SDS) is not the model's: whoever serves it renders it.
+
+mod access;
+mod clusters;
+mod endpoints;
+mod http;
+mod inbound;
+mod outbound;
+mod routes;
+mod tls;
+mod values;
+mod wire;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use weft_xds::google::protobuf::Any;
+use weft_xds::names::{self, ResourceName};
+
+use crate::model::Model;
+use crate::{ResourceKey, ResourceType, View};
+
+/// Renders a resource for a view; `None` if there is no such thing.
+///
+/// Equal models give equal bytes, in every run of the program.
+#[must_use]
+pub fn render(model: &Model, key: &ResourceKey, view: &View) -> Option<Any> {
+    let name = ResourceName::parse(&key.name)?;
+    match (key.kind, name) {
+        (ResourceType::Listener, ResourceName::InboundListener { namespace, workload }) => {
+            inbound::listener(model, namespace, workload)
+        }
+        (ResourceType::Listener, ResourceName::OutboundListener(address)) => outbound::listener(model, address),
+        (ResourceType::Route, ResourceName::OutboundRoute(at)) => {
+            routes::configuration(model, at, view.namespace.as_deref())
+        }
+        (ResourceType::Cluster, ResourceName::ServiceCluster(at)) => clusters::service(model, at),
+        (ResourceType::Cluster, ResourceName::PodCluster(address)) => clusters::pod(model, address),
+        (ResourceType::Cluster, ResourceName::InboundCluster(port)) => Some(clusters::inbound(port)),
+        (ResourceType::Endpoint, ResourceName::ServiceCluster(at)) => endpoints::service(model, at),
+        (ResourceType::Endpoint, ResourceName::PodCluster(address)) => endpoints::pod(model, address),
+        _ => None,
+    }
+}
+
+/// The names that exist of a type, for clients that ask for everything. Clusters of pods' own addresses and inbound
+/// listeners are left out: they are for those who name them.
+#[must_use]
+pub fn names(model: &Model, kind: ResourceType) -> Vec<Arc<str>> {
+    let ports = || model.services().flat_map(|s| s.ports.iter().map(move |p| (&s.name, p.port, &s.addresses)));
+    match kind {
+        ResourceType::Listener => ports()
+            .flat_map(|(_, port, addresses)| {
+                addresses.iter().map(move |ip| names::outbound_listener((*ip, port).into()).into())
+            })
+            .collect(),
+        ResourceType::Route => {
+            ports().map(|(s, port, _)| names::outbound_route(&s.namespace, &s.name, port).into()).collect()
+        }
+        ResourceType::Cluster | ResourceType::Endpoint => {
+            ports().map(|(s, port, _)| names::service_cluster(&s.namespace, &s.name, port).into()).collect()
+        }
+        ResourceType::Secret => Vec::new(),
+    }
+}
+
+/// The version of a resource: the beginning of its content's SHA-256, so that equal content has equal versions in every
+/// run and replica.
+#[must_use]
+pub fn version(resource: &Any) -> String {
+    let digest = Sha256::digest(&resource.value);
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a resource may differ between two models. `false` is certain and cheap: the parts that it is made of are the very same.
+#[must_use]
+pub fn may_differ(old: &Model, new: &Model, key: &ResourceKey) -> bool {
+    fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+        match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+    if !Arc::ptr_eq(old.config(), new.config()) {
+        return true;
+    }
+    let pod = |model: &Model, address: std::net::SocketAddr| {
+        let pod = model.pod_at(address.ip()).cloned();
+        let workload = pod.as_ref().and_then(|p| model.workload(&p.name.namespace, &p.workload).cloned());
+        (pod, workload)
+    };
+    let pods_same = |address| {
+        let (a, b) = (pod(old, address), pod(new, address));
+        same(a.0.as_ref(), b.0.as_ref()) && same(a.1.as_ref(), b.1.as_ref())
+    };
+    let unchanged = match ResourceName::parse(&key.name) {
+        Some(ResourceName::InboundListener { namespace, workload }) => {
+            same(old.workload(namespace, workload), new.workload(namespace, workload))
+        }
+        Some(ResourceName::OutboundListener(address)) => {
+            same(old.service_at(address).map(|s| s.0), new.service_at(address).map(|s| s.0)) && pods_same(address)
+        }
+        Some(ResourceName::OutboundRoute(at) | ResourceName::ServiceCluster(at)) => {
+            same(old.service(at.namespace, at.service), new.service(at.namespace, at.service))
+        }
+        Some(ResourceName::PodCluster(address)) => pods_same(address),
+        Some(ResourceName::InboundCluster(_)) | None => true,
+    };
+    !unchanged
+}

@@ -1,0 +1,85 @@
+//! The listener of one original destination: a service's address and port, or a pod's own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weft_xds::google::protobuf::Any;
+use weft_xds::names;
+
+use super::values::{address, ads, core, hcm, listener};
+use super::{http, routes, wire};
+use crate::model::{Model, Protocol, Service, ServicePort};
+
+pub(super) fn listener(model: &Model, at: SocketAddr) -> Option<Any> {
+    let chains =
+        if let Some((service, port)) = model.service_at(at) { to_service(service, port) } else { to_pod(model, at)? };
+    let message = listener::Listener {
+        address: address(at),
+        traffic_direction: core::TrafficDirection::Outbound.into(),
+        filter_chains: chains,
+        ..http::base(names::outbound_listener(at), true)
+    };
+    Some(wire::pack(&message, &wire::LISTENER))
+}
+
+fn to_service(service: &Service, port: &ServicePort) -> Vec<listener::FilterChain> {
+    let name = &service.name;
+    let label = names::outbound_route(&name.namespace, &name.name, port.port);
+    let cluster = names::service_cluster(&name.namespace, &name.name, port.port);
+    let idle = port.traffic.idle_timeout;
+    let source = hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
+        config_source: Some(ads()),
+        route_config_name: label.clone(),
+    });
+    let faults = port.fault.iter().map(|fault| http::fault_filter(fault)).collect();
+    chains(port.protocol, &label, &cluster, source, faults, idle)
+}
+
+/// A call to a pod's own address: one endpoint, whatever the services that select it say.
+fn to_pod(model: &Model, at: SocketAddr) -> Option<Vec<listener::FilterChain>> {
+    let pod = model.pod_at(at.ip())?;
+    let protocol = pod_protocol(model, at)?;
+    let cluster = names::pod_cluster(at);
+    let label = names::outbound_listener(at);
+    let name = format!("{}/{}", pod.name, at.port());
+    let source = hcm::http_connection_manager::RouteSpecifier::RouteConfig(routes::only(&label, &name, &cluster, true));
+    Some(chains(protocol, &label, &cluster, source, Vec::new(), Some(Duration::from_secs(3600))))
+}
+
+/// What a pod speaks on a port. A port that nobody declared is opaque: so the pod's own sidecar takes it too.
+pub(super) fn pod_protocol(model: &Model, at: SocketAddr) -> Option<Protocol> {
+    let pod = model.pod_at(at.ip())?;
+    let workload = model.workload(&pod.name.namespace, &pod.workload);
+    Some(workload.and_then(|w| w.ports.get(&at.port())).map_or(Protocol::Opaque, |p| p.protocol))
+}
+
+fn chains(
+    protocol: Protocol,
+    label: &str,
+    cluster: &str,
+    source: hcm::http_connection_manager::RouteSpecifier,
+    filters: Vec<hcm::HttpFilter>,
+    idle: Option<Duration>,
+) -> Vec<listener::FilterChain> {
+    let relay = || http::chain("tcp", vec![http::relay(label, cluster, idle)]);
+    let manager = || http::chain("http", vec![http::connection_manager(label, source, filters, idle)]);
+    match protocol {
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![manager()],
+        Protocol::Opaque => vec![relay()],
+        Protocol::Detect => {
+            let mut http = manager();
+            http.filter_chain_match = Some(listener::FilterChainMatch {
+                application_protocols: detected_http(),
+                // An application's own TLS may carry the same ALPN name.
+                transport_protocol: "raw_buffer".to_owned(),
+                ..Default::default()
+            });
+            vec![http, relay()]
+        }
+    }
+}
+
+/// The names that Envoy's http_inspector gives to what it recognises.
+pub(super) fn detected_http() -> Vec<String> {
+    ["http/1.0", "http/1.1", "h2c"].map(str::to_owned).to_vec()
+}

@@ -1,0 +1,326 @@
+//! A watched folder of YAML files: every good edit becomes a new model; a bad one changes nothing and is told.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+use weft_api::{Located, Problem};
+
+use super::build::build;
+use crate::model::{MeshConfig, Model};
+
+/// An edit of several files is one edit if no more than this lies between two events.
+const QUIET: Duration = Duration::from_millis(5);
+/// An edit that never ends is looked at anyway.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// A file that was changed and not closed is read after this, complete or not: its writer may keep it open for ever.
+const UNCLOSED: Duration = Duration::from_secs(1);
+/// Notifications can get lost (network file systems, overflowing queues): the folder is compared this often.
+const RESCAN: Duration = Duration::from_secs(2);
+
+/// A folder that is being watched. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct Folder {
+    /// The last good model.
+    pub models: watch::Receiver<Arc<Model>>,
+    /// How the last attempt to read the folder went.
+    pub state: watch::Receiver<Arc<FolderState>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How the last attempt to read a folder went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FolderState {
+    /// Whether there has ever been a good model. Until then there is nothing that proxies should be told.
+    pub loaded: bool,
+    /// Good models so far.
+    pub generation: u64,
+    /// Everything wrong now. If any is an error, the model in force is older than the folder.
+    pub problems: Vec<Problem>,
+}
+
+impl FolderState {
+    /// Whether the folder as it is now was refused.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.problems.iter().any(Problem::is_error)
+    }
+}
+
+/// A folder cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {source}; name a folder of YAML files that this user may read", path.display())]
+pub struct FolderError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Reads a folder once, then follows it.
+///
+/// # Errors
+/// If the folder itself cannot be read. Whatever is wrong with its files is in [`FolderState::problems`].
+pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Folder, FolderError> {
+    let (send, events) = mpsc::unbounded_channel();
+    // Watching starts before the first reading, so that no edit falls between.
+    let watcher = watcher(path, send);
+    let mut reader = Reader {
+        path: path.to_owned(),
+        config: config.clone(),
+        seen: Fingerprint::default(),
+        models: watch::Sender::new(Arc::new(Model::empty(config))),
+        state: watch::Sender::default(),
+    };
+    let (models, state) = (reader.models.subscribe(), reader.state.subscribe());
+    reader.read().await.map_err(|source| FolderError { path: path.to_owned(), source })?;
+    let task = tokio::spawn(follow(reader, watcher, events));
+    Ok(Folder { models, state, task })
+}
+
+/// Reads all files of a folder and checks each by itself: the objects, and all problems.
+///
+/// # Errors
+/// If the folder or a file cannot be read.
+pub fn read_folder(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>)> {
+    let mut objects = Vec::new();
+    let mut problems = Vec::new();
+    for file in Fingerprint::of(path)?.0.into_keys() {
+        let shown = file.display().to_string();
+        match std::fs::read_to_string(&file) {
+            Ok(text) => {
+                let manifest = weft_api::parse(&shown, &text);
+                objects.extend(manifest.objects);
+                problems.extend(manifest.problems);
+            }
+            // Removed since the folder was listed: the next event tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => problems.push(unreadable(shown, &error)),
+        }
+    }
+    Ok((objects, problems))
+}
+
+fn unreadable(file: String, error: &io::Error) -> Problem {
+    Problem {
+        file,
+        line: 1,
+        object: String::new(),
+        field: String::new(),
+        value: String::new(),
+        why: format!("cannot be read: {error}"),
+        hint: "make it readable for the control plane, and UTF-8".to_owned(),
+        severity: weft_api::Severity::Error,
+    }
+}
+
+fn watcher(path: &Path, send: mpsc::UnboundedSender<notify::Event>) -> Option<RecommendedWatcher> {
+    let handler = move |event: notify::Result<notify::Event>| {
+        // A failed watch is made up for by the rescan; a closed channel means that nobody follows any more.
+        if let Ok(event) = event {
+            let _ = send.send(event);
+        }
+    };
+    let watcher = notify::recommended_watcher(handler).and_then(|mut watcher| {
+        watcher.watch(path, RecursiveMode::Recursive)?;
+        Ok(watcher)
+    });
+    match watcher {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            warn!(folder = %path.display(), %error, "no notifications of edits; looking every {RESCAN:?} instead");
+            None
+        }
+    }
+}
+
+async fn follow(
+    mut reader: Reader,
+    _watcher: Option<RecommendedWatcher>,
+    mut events: mpsc::UnboundedReceiver<notify::Event>,
+) {
+    let mut rescan = tokio::time::interval(RESCAN);
+    let mut watching = true;
+    loop {
+        let edited = tokio::select! {
+            event = events.recv(), if watching => match event {
+                Some(event) => settle(event, &mut events).await,
+                None => { watching = false; false }
+            },
+            _ = rescan.tick() => reader.has_changed().await,
+        };
+        if edited && let Err(error) = reader.read().await {
+            error!(folder = %reader.path.display(), %error, "cannot read the folder; the last good configuration stays");
+        }
+    }
+}
+
+/// Waits for the end of an edit. False if nothing was edited.
+///
+/// A file that is written in place is empty at first, and an empty file is a valid one: so a changed file has to be closed
+/// before it is read.
+async fn settle(first: notify::Event, events: &mut mpsc::UnboundedReceiver<notify::Event>) -> bool {
+    let mut unclosed: HashMap<PathBuf, Instant> = HashMap::new();
+    let mut edited = note(first, &mut unclosed);
+    let started = Instant::now();
+    while edited {
+        let quiet = Instant::now() + QUIET;
+        let until = match unclosed.values().min() {
+            Some(oldest) => *oldest + UNCLOSED,
+            None => quiet.min(started + PATIENCE),
+        };
+        match tokio::time::timeout_at(until, events.recv()).await {
+            Ok(Some(event)) => edited |= note(event, &mut unclosed),
+            Ok(None) | Err(_) => break,
+        }
+        if unclosed.is_empty() && Instant::now() >= started + PATIENCE {
+            break;
+        }
+    }
+    edited
+}
+
+/// Whether an event is part of an edit.
+fn note(event: notify::Event, unclosed: &mut HashMap<PathBuf, Instant>) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+            for path in &event.paths {
+                unclosed.remove(path);
+            }
+            true
+        }
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_)) => {
+            unclosed.extend(event.paths.into_iter().filter(|p| is_manifest(p)).map(|p| (p, Instant::now())));
+            true
+        }
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+            for path in &event.paths {
+                unclosed.remove(path);
+            }
+            true
+        }
+        _ => true,
+    }
+}
+
+/// YAML and JSON files; hidden ones are editors' scratch files.
+fn is_manifest(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b"."));
+    let known = path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|k| e == *k));
+    !hidden && known
+}
+
+struct Reader {
+    path: PathBuf,
+    config: Arc<MeshConfig>,
+    seen: Fingerprint,
+    models: watch::Sender<Arc<Model>>,
+    state: watch::Sender<Arc<FolderState>>,
+}
+
+impl Reader {
+    async fn has_changed(&self) -> bool {
+        let path = self.path.clone();
+        match blocking(move || Fingerprint::of(&path)).await {
+            Ok(now) => now != self.seen,
+            Err(_) => false,
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        let (path, config) = (self.path.clone(), self.config.clone());
+        let previous = self.models.borrow().clone();
+        let (seen, result) = blocking(move || {
+            // Taken first: a file that changes while it is read looks changed at the next comparison.
+            let seen = Fingerprint::of(&path)?;
+            let (objects, mut problems) = read_folder(&path)?;
+            if problems.iter().any(Problem::is_error) {
+                return Ok((seen, Err(problems)));
+            }
+            Ok((
+                seen,
+                match build(&objects, &config, Some(&previous)) {
+                    Ok(built) => {
+                        problems.extend(built.warnings);
+                        Ok((built.model, problems))
+                    }
+                    Err(more) => {
+                        problems.extend(more);
+                        Err(problems)
+                    }
+                },
+            ))
+        })
+        .await?;
+        self.seen = seen;
+        self.publish(result);
+        Ok(())
+    }
+
+    fn publish(&mut self, result: Result<(Model, Vec<Problem>), Vec<Problem>>) {
+        let before = self.state.borrow().clone();
+        let state = match result {
+            Ok((model, problems)) => {
+                self.models.send_replace(Arc::new(model));
+                FolderState { loaded: true, generation: before.generation + 1, problems }
+            }
+            Err(problems) => FolderState { problems, ..FolderState::clone(&before) },
+        };
+        for problem in state.problems.iter().filter(|p| !before.problems.contains(p)) {
+            if problem.is_error() { error!("{problem}") } else { warn!("{problem}") }
+        }
+        if state.is_refused() {
+            error!(folder = %self.path.display(), "the folder is refused; the last good configuration stays");
+        } else {
+            info!(folder = %self.path.display(), generation = state.generation, "configuration applied");
+        }
+        self.state.send_replace(Arc::new(state));
+    }
+}
+
+/// What a folder's files look like from outside.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Fingerprint(std::collections::BTreeMap<PathBuf, (u64, SystemTime)>);
+
+impl Fingerprint {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let mut files = Self::default();
+        files.add(folder)?;
+        Ok(files)
+    }
+
+    fn add(&mut self, folder: &Path) -> io::Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            // Follows links; what vanished meanwhile is not there.
+            let Ok(metadata) = std::fs::metadata(&path) else { continue };
+            let hidden = path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b"."));
+            if metadata.is_dir() && !hidden {
+                self.add(&path)?;
+            } else if metadata.is_file() && is_manifest(&path) {
+                self.0.insert(path, (metadata.len(), metadata.modified()?));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // The work panicked, or the runtime is going away.
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
