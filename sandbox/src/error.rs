@@ -16,7 +16,7 @@ pub enum Error {
         /// The command that helps on this machine.
         hint: String,
     },
-    /// [`crate::enter`] was called after a thread had been started.
+    /// [`crate::enter()`] was called after a thread had been started.
     #[error(
         "the process already has {threads} threads: call weft_sandbox::enter first thing in main, before a runtime or a thread exists"
     )]

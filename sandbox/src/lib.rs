@@ -17,12 +17,13 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`enter`] | get the privileges: be root, or become root of a new user namespace |
+//! | [`mod@enter`] | get the privileges: be root, or become root of a new user namespace |
 //! | [`sandbox`] | the network as a whole: start, hosts' names, stop |
 //! | [`pod`], [`process`] | one pod; one process in it |
 //! | [`capture`] | frames on the bridge or inside a pod |
 //! | `state` | the runtime directory: locks, and cleaning up after a killed owner |
-//! | `netns`, `link`, `files` | namespaces, netlink, private mounts |
+//! | `publish`, `host` | ports of the host that lead to pods, also from a user namespace |
+//! | `fabric`, `netns`, `link`, `files` | the bridge; namespaces, netlink, private mounts |
 //! | [`testing`] | a test harness whose tests each run in a fresh process |
 //!
 //! # Example
@@ -48,12 +49,14 @@
 pub mod capture;
 pub mod enter;
 mod error;
+mod fabric;
 mod files;
 mod host;
 mod link;
 mod netns;
 pub mod pod;
 pub mod process;
+mod publish;
 pub mod sandbox;
 mod state;
 pub mod testing;
@@ -63,4 +66,5 @@ pub use enter::{Mode, enter, is_rootless};
 pub use error::Error;
 pub use pod::{Addresses, Pod, PodSpec};
 pub use process::{Process, User};
+pub use publish::Published;
 pub use sandbox::{Config, HostEntry, Sandbox};

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use weft_cni::redirect::{self, Installed, Redirect};
 
+use crate::fabric::{BRIDGE, Fabric};
 use crate::files::PodFiles;
 use crate::link::End;
 use crate::netns::{Namespaces, block_on, on_fresh_thread};
 use crate::process::Launch;
-use crate::sandbox::{Fabric, HostEntry};
+use crate::sandbox::HostEntry;
 use crate::{Capture, Error, Process, User, link, state};
 
 /// What a new pod shall be.
@@ -73,7 +74,7 @@ impl Pod {
         fabric: Arc<Fabric>,
         services: &[HostEntry],
     ) -> Result<Self, Error> {
-        let files = PodFiles::create(&fabric.pods_directory(), &name, addresses, services)?;
+        let files = PodFiles::create(&fabric.pods_directory, &name, addresses, services)?;
         let namespaces = {
             let (fabric, files, port, name) = (Arc::clone(&fabric), files.clone(), port.clone(), name.clone());
             Arc::new(on_fresh_thread(move || set_up(&fabric, &files, &port, &name, addresses)).await??)
@@ -84,7 +85,7 @@ impl Pod {
         pod.0
             .fabric
             .on_bridge(async move |links| {
-                links.set_up(&port, Some("bridge")).await?;
+                links.set_up(&port, Some(BRIDGE)).await?;
                 links.wait_until_running(&port).await
             })
             .await?;

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::link::{self, End, Links};
-use crate::netns::{self, Namespaces, on_fresh_thread, on_fresh_thread_blocking};
+use crate::fabric::{Directories, Fabric, GATEWAY, HOST};
+use crate::link;
+use crate::netns::{on_fresh_thread, on_fresh_thread_blocking};
 use crate::pod::{Addresses, Pod, PodSpec};
-use crate::process::Spawner;
 use crate::state::{self, Slot};
-use crate::{Capture, Error};
+use crate::{Capture, Error, Published};
 
 /// What may be chosen about a sandbox.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +34,8 @@ pub struct HostEntry {
 pub struct Sandbox {
     fabric: Arc<Fabric>,
     pods: Mutex<Pods>,
+    /// Last, as fields are dropped in order: what it removes must not be in use any more.
+    slot: Slot,
 }
 
 #[derive(Debug, Default)]
@@ -52,82 +53,29 @@ struct Member {
     pod: Option<Pod>,
 }
 
-/// What pods need of their sandbox.
-#[derive(Debug)]
-pub(crate) struct Fabric {
-    slot: Slot,
-    pub(crate) bridge: Arc<Namespaces>,
-    pub(crate) spawner: Spawner,
-    pub(crate) log_directory: PathBuf,
-    pub(crate) token: String,
-    /// The index of the next pod's interface on the bridge.
-    ports: AtomicU32,
-}
-
-/// The last byte of the bridge's addresses and of the host's; pods have those between.
-const GATEWAY: u8 = 1;
-const HOST: u8 = 254;
-
-/// The first index on the bridge for a pod's interface: none a pod has inside.
-const FIRST_PORT: u32 = 1000;
-
 impl Sandbox {
-    /// Makes a sandbox with a subnet of its own, after removing what killed ones have left. [`crate::enter`] comes first.
+    /// Makes a sandbox with a subnet of its own, after removing what killed ones have left. [`crate::enter()`] comes first.
     ///
     /// # Errors
     /// [`Error::Privileges`], which names the command that helps; [`Error::NoFreeSubnet`]; or what the kernel refused.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let slot = Slot::take(&state::runtime_directory())?;
-        let log_directory = config.log_directory.unwrap_or_else(|| slot.directory.join("logs"));
-        for directory in [&log_directory, &slot.directory.join("pods")] {
-            std::fs::create_dir_all(directory).map_err(Error::io(format!("create {}", directory.display())))?;
-        }
-        let (name, number, host) = (slot.name(), slot.number, netns::own("net")?);
-        let bridge = on_fresh_thread(move || set_up_bridge(&name, number, &host)).await??;
-        let token = slot.token.clone();
-        let spawner = Spawner::start()?;
-        let fabric = Arc::new(Fabric {
-            slot,
-            bridge: Arc::new(bridge),
-            spawner,
-            log_directory,
-            token,
-            ports: AtomicU32::new(FIRST_PORT),
-        });
-        let sandbox = Self { fabric, pods: Mutex::new(Pods { last: GATEWAY, ..Pods::default() }) };
-        let (name, host) = (sandbox.name(), sandbox.host_addresses());
-        on_fresh_thread(move || {
-            // Only for this interface: what the host's other interfaces do is not ours to change.
-            link::set_sysctls(&[
-                (&format!("ipv6/conf/{name}/disable_ipv6"), "0"),
-                (&format!("ipv6/conf/{name}/accept_dad"), "0"),
-            ])?;
-            link::with_netlink(async |links| {
-                links.add_address(&name, host.v4.into(), 24).await?;
-                links.add_address(&name, host.v6.into(), 64).await?;
-                links.set_up(&name, None).await?;
-                links.wait_until_running(&name).await?;
-                links.wait_until_found(&name, host.v6).await
-            })
-        })
-        .await??;
-        let gateway = sandbox.fabric.gateway();
-        let ready = async move |links: Links| {
-            links.wait_until_running("host").await?;
-            links.wait_until_found("bridge", gateway.v6).await
+        let directories = Directories {
+            pods: slot.directory.join("pods"),
+            logs: config.log_directory.unwrap_or_else(|| slot.directory.join("logs")),
         };
-        sandbox.fabric.on_bridge(ready).await?;
-        Ok(sandbox)
+        let fabric = Fabric::create(slot.name(), slot.number, slot.token.clone(), directories).await?;
+        Ok(Self { fabric: Arc::new(fabric), pods: Mutex::new(Pods { last: GATEWAY, ..Pods::default() }), slot })
     }
 
     /// Its name (`weft-7`), which is also that of its interface on the host.
     pub fn name(&self) -> String {
-        self.fabric.slot.name()
+        self.slot.name()
     }
 
     /// Its directory on the host, removed with it.
     pub fn directory(&self) -> PathBuf {
-        self.fabric.slot.directory.clone()
+        self.slot.directory.clone()
     }
 
     /// Where processes' logs are.
@@ -152,8 +100,7 @@ impl Sandbox {
     /// A name or address that is taken or not usable; a full subnet; or what the kernel refused.
     pub async fn add_pod(&self, spec: PodSpec) -> Result<Pod, Error> {
         let (addresses, services) = self.reserve(&spec)?;
-        let index = self.fabric.ports.fetch_add(1, Ordering::Relaxed);
-        let port = End { name: format!("p{index}"), index: Some(index), mac: None };
+        let port = self.fabric.next_port();
         let made = Pod::create(spec.name.clone(), addresses, port, Arc::clone(&self.fabric), &services).await;
         let mut pods = self.lock();
         match made {
@@ -225,6 +172,15 @@ impl Sandbox {
             None => TcpListener::bind(address),
         };
         listener.map_err(Error::io(format!("listen on {address} of the host")))
+    }
+
+    /// Serves `to`, an address of a pod, on `on` of the host, as a port mapping does; also from inside a rootless sandbox, whose pods the
+    /// host cannot reach otherwise. Port 0 lets the kernel choose.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the address.
+    pub fn publish(&self, on: SocketAddr, to: SocketAddr) -> Result<Published, Error> {
+        Published::start(self.listen_on_host(on)?, to).map_err(Error::io(format!("publish {to} on {on} of the host")))
     }
 
     /// Ends every process and removes everything, as dropping does, without blocking the runtime.
@@ -301,70 +257,17 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        for pod in self.pods() {
+        let pods = self.pods();
+        for pod in &pods {
             pod.kill_all();
+        }
+        // Killed processes end within milliseconds; when this returns, their ports are free and their logs complete.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while pods.iter().any(|pod| !pod.processes().is_empty()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
         let name = self.name();
         // The kernel would remove it with the bridge's namespace, a little later. There is nobody to tell of a failure.
         let _ = on_fresh_thread_blocking(move || link::with_netlink(async |links| links.delete(&name).await));
     }
-}
-
-impl Fabric {
-    /// The bridge's addresses, the pods' gateway.
-    pub(crate) fn gateway(&self) -> Addresses {
-        self.addresses(GATEWAY)
-    }
-
-    pub(crate) fn pods_directory(&self) -> PathBuf {
-        self.slot.directory.join("pods")
-    }
-
-    /// Runs `work` in the bridge's network namespace.
-    pub(crate) async fn on_bridge<T: Send + 'static>(
-        &self,
-        work: impl AsyncFnOnce(Links) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let bridge = Arc::clone(&self.bridge);
-        on_fresh_thread(move || {
-            bridge.enter_on_thread()?;
-            link::with_netlink(work)
-        })
-        .await?
-    }
-
-    fn addresses(&self, last: u8) -> Addresses {
-        addresses(self.slot.number, last)
-    }
-}
-
-fn addresses(subnet: u8, last: u8) -> Addresses {
-    Addresses {
-        v4: Ipv4Addr::new(198, 18, subnet, last),
-        v6: Ipv6Addr::new(0xfd00, 0x198, 0x18, subnet.into(), 0, 0, 0, last.into()),
-    }
-}
-
-/// Makes the bridge and its connection to the host, on a thread of its own.
-fn set_up_bridge(name: &str, subnet: u8, host: &std::fs::File) -> Result<Namespaces, Error> {
-    let namespaces = Namespaces::unshare_net()?;
-    link::set_sysctls(&[
-        ("ipv6/conf/all/accept_dad", "0"),
-        ("ipv6/conf/default/accept_dad", "0"),
-        // Only a router says "no route" to a pod that calls an address outside the subnet; without, the caller would wait for minutes.
-        ("ipv4/ip_forward", "1"),
-        ("ipv6/conf/all/forwarding", "1"),
-    ])?;
-    link::with_netlink(async |links| {
-        links.add_bridge("bridge").await?;
-        let gateway = addresses(subnet, GATEWAY);
-        links.add_address("bridge", gateway.v4.into(), 24).await?;
-        links.add_address("bridge", gateway.v6.into(), 64).await?;
-        // An index no interface of the host will have.
-        let near = End { name: "host".into(), index: Some(0x57_4546), mac: None };
-        let far = End { name: name.to_owned(), ..End::default() };
-        links.add_veth(near, far, host.as_fd()).await?;
-        links.set_up("host", Some("bridge")).await
-    })?;
-    Ok(namespaces)
 }

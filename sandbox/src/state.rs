@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
@@ -137,10 +138,20 @@ fn kill_marked(token: &str) {
 /// Kills every process inside the network namespace with this inode, which must be held open meanwhile.
 pub(crate) fn kill_inside(net_inode: u64) {
     let own = std::process::id();
-    for pid in processes().filter(|&pid| pid.cast_unsigned() != own) {
-        if fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|namespace| namespace.ino() == net_inode) {
+    let inside = |pid: &i32| {
+        let namespace = fs::metadata(format!("/proc/{pid}/ns/net"));
+        pid.cast_unsigned() != own && namespace.is_ok_and(|namespace| namespace.ino() == net_inode)
+    };
+    // A process may start another while the list is read. What is killed has no namespace any more.
+    for _ in 0..100 {
+        let found: Vec<i32> = processes().filter(inside).collect();
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

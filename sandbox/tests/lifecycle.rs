@@ -13,7 +13,7 @@ use weft_sandbox::testing::{self, TestResult, eventually, skip};
 use weft_sandbox::{Config, Error, Mode, PodSpec, Sandbox};
 
 weft_sandbox::tests! {
-    helpers: [own_a_sandbox, use_a_sandbox_as_an_ordinary_user, enter_with_a_thread];
+    helpers: [own_a_sandbox, use_a_sandbox_as_an_ordinary_user, enter_with_a_thread, enter_where_namespaces_are_forbidden];
     stopping_leaves_nothing_behind,
     removing_a_pod_ends_its_processes_and_their_children,
     a_process_outlives_the_thread_that_asked_for_it,
@@ -21,6 +21,7 @@ weft_sandbox::tests! {
     an_interrupted_owner_leaves_nothing_behind,
     an_ordinary_user_has_a_sandbox_too_and_listens_on_the_host,
     entering_with_threads_is_refused_with_the_way_out,
+    where_namespaces_are_forbidden_the_error_names_the_command_that_helps,
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -141,6 +142,17 @@ async fn entering_with_threads_is_refused_with_the_way_out() -> TestResult {
     Ok(())
 }
 
+async fn where_namespaces_are_forbidden_the_error_names_the_command_that_helps() -> TestResult {
+    let output = testing::helper("enter_where_namespaces_are_forbidden")?.output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if text.is_empty() {
+        return Err(skip("the kernel gives this user no namespaces, or does not let it forbid them"));
+    }
+    assert!(text.starts_with("cannot create a user namespace: No space left on device"), "{text}");
+    assert!(text.contains("sudo sysctl -w user.max_user_namespaces=10000"), "{text}");
+    Ok(())
+}
+
 /// Another process that owns a sandbox.
 struct Owner {
     child: Child,
@@ -182,7 +194,7 @@ fn own_a_sandbox() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A helper: two pods talk, and what one says is served on the host, until stdin ends.
+/// A helper: a pod is called by another and through a port of the host, until stdin ends.
 fn use_a_sandbox_as_an_ordinary_user() -> ExitCode {
     let serve = async || -> Result<(), Box<dyn std::error::Error>> {
         let sandbox = Sandbox::start(Config::default()).await?;
@@ -190,23 +202,18 @@ fn use_a_sandbox_as_an_ordinary_user() -> ExitCode {
         let address = SocketAddr::new(b.v6(), 80);
         let server = b.run(move || TcpListener::bind(address)).await??;
         std::thread::spawn(move || {
-            let uid = nix::unistd::getuid();
-            server.accept()?.0.write_all(format!("from a pod, as uid {uid} inside").as_bytes())
+            for stream in server.incoming() {
+                let uid = nix::unistd::getuid();
+                stream.unwrap().write_all(format!("from a pod, as uid {uid} inside").as_bytes()).unwrap();
+            }
         });
-        let text = a
-            .run(move || -> std::io::Result<String> {
-                let mut text = String::new();
-                TcpStream::connect(address)?.read_to_string(&mut text)?;
-                Ok(text)
-            })
-            .await??;
-        let host = sandbox.listen_on_host(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        let taken = sandbox.listen_on_host(host.local_addr()?).unwrap_err();
+        let text = a.run(move || std::io::read_to_string(TcpStream::connect(address)?)).await??;
+        assert_eq!(text, "from a pod, as uid 0 inside");
+        let published = sandbox.publish(SocketAddr::from(([127, 0, 0, 1], 0)), address)?;
+        let taken = sandbox.listen_on_host(published.address()).unwrap_err();
         assert!(taken.to_string().contains("Address already in use"), "{taken}");
-        println!("port {}", host.local_addr()?.port());
-        host.accept()?.0.write_all(text.as_bytes())?;
-        drop(host);
-        std::io::stdin().read_to_string(&mut String::new())?;
+        println!("port {}", published.address().port());
+        tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await??;
         Ok(())
     };
     if let Err(error) = weft_sandbox::enter(Mode::Rootless) {
@@ -214,6 +221,16 @@ fn use_a_sandbox_as_an_ordinary_user() -> ExitCode {
         return ExitCode::FAILURE;
     }
     block_on(serve()).unwrap();
+    ExitCode::SUCCESS
+}
+
+/// A helper: says what to do where there may be no user namespaces.
+fn enter_where_namespaces_are_forbidden() -> ExitCode {
+    // A setting of the namespace it is written in, so that no one else's is changed.
+    let forbid = || std::fs::write("/proc/sys/user/max_user_namespaces", "0");
+    if weft_sandbox::enter(Mode::Rootless).is_ok() && forbid().is_ok() {
+        println!("{}", weft_sandbox::enter(Mode::Rootless).unwrap_err());
+    }
     ExitCode::SUCCESS
 }
 

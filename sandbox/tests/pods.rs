@@ -23,6 +23,7 @@ weft_sandbox::tests! {
     the_bridge_sees_plaintext_between_pods_and_no_loopback,
     redirected_connections_arrive_at_the_sidecars_port,
     two_sandboxes_have_different_subnets,
+    a_published_port_of_the_host_leads_to_a_pod,
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -234,6 +235,23 @@ async fn two_sandboxes_have_different_subnets() -> TestResult {
     }
     one.stop().await;
     other.stop().await;
+    Ok(())
+}
+
+async fn a_published_port_of_the_host_leads_to_a_pod() -> TestResult {
+    let sandbox = testing::sandbox().await?;
+    let pod = sandbox.add_pod(PodSpec::named("web")).await?;
+    serve_once(&pod, pod.v4(), "front page").await?;
+    let published = sandbox.publish("127.0.0.1:0".parse()?, SocketAddr::new(pod.v4(), 80))?;
+    let address = published.address();
+    if weft_sandbox::is_rootless() {
+        return Err(testing::skip(
+            "the port is the host's, and this test is not there: lifecycle.rs looks from outside",
+        ));
+    }
+    assert_eq!(tokio::task::spawn_blocking(move || read_all(address)).await??, "front page");
+    drop(published);
+    eventually("the port is closed", LIMIT, async || TcpStream::connect(address).is_err()).await;
     Ok(())
 }
 

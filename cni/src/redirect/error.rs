@@ -28,7 +28,7 @@ pub enum Error {
     /// The kernel has no nftables.
     #[error(
         "cannot {action}: the kernel has no nftables ({source}). Load it on the node with `modprobe nf_tables`, or use a kernel built with \
-         CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (any distribution's since 2019)"
+         CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET"
     )]
     NoNfTables {
         /// What was attempted.
@@ -39,7 +39,7 @@ pub enum Error {
     /// The kernel has nftables, but not what a rule is made of.
     #[error(
         "cannot {action}: the kernel lacks a part of nftables ({source}). Load the modules on the node with `modprobe -a nft_chain_nat \
-         nft_redir nft_fib_inet`, or use a kernel built with CONFIG_NFT_NAT, CONFIG_NFT_REDIR and CONFIG_NFT_FIB_INET"
+         nft_redir nft_fib_inet`, or use a kernel built with CONFIG_NFT_NAT, CONFIG_NFT_REDIR and CONFIG_NFT_FIB_INET; NAT in the inet family needs Linux 5.2"
     )]
     NoExpression {
         /// What was attempted, with the rule.
@@ -74,7 +74,7 @@ impl Error {
         match source.raw_os_error() {
             Some(EPERM | EACCES) => Error::Permission { action },
             Some(EPROTONOSUPPORT | EAFNOSUPPORT) => Error::NoNfTables { action, source },
-            // nfnetlink answers EINVAL or EOPNOTSUPP for a subsystem it does not have, nftables for a family or a chain's type.
+            // What nfnetlink answers for a subsystem it does not have, and nftables for a family.
             Some(EOPNOTSUPP) => Error::NoNfTables { action, source },
             // The table is made in the same transaction: what does not exist is an expression or a chain's type.
             Some(ENOENT) => Error::NoExpression { action, source },
