@@ -157,8 +157,9 @@ async fn pace(shared: Arc<Shared>, connections: usize) {
         last = now;
         let whole = due.floor();
         due -= whole;
-        // Permits nobody took are calls no connection was free for.
-        let room = connections.saturating_sub(shared.permits.available_permits());
+        // Permits nobody took are calls no connection was free for; those of two ticks may wait their turn.
+        let most = connections.max(2 * whole as usize);
+        let room = most.saturating_sub(shared.permits.available_permits());
         let given = (whole as usize).min(room);
         shared.permits.add_permits(given);
         let skipped = whole as u64 - given as u64;
