@@ -1,3 +1,24 @@
 //! Where configuration comes from: one delta ADS stream to the control plane.
-pub mod kind;
-pub mod state;
+//!
+//! - `state`: the protocol as a pure state machine: subscriptions, ACK and NACK, warming, make before break.
+//! - `resource`: what travels on it, compiled, and how it gets into the snapshot.
+//! - `on_demand`: asking for a destination when its first connection appears.
+//! - `client`: the task that ties these to a stream; `channel`: the connection under it.
+//! - `keep`: the last good configuration in a file.
+//!
+//! Invariant: while the stream is down, whatever was in force stays in force.
+
+mod channel;
+mod client;
+mod keep;
+mod kind;
+mod on_demand;
+mod resource;
+mod state;
+
+pub use channel::{ControlPlane, ControlPlaneChannel, ControlPlaneTls};
+pub use client::{Client, Connect, Dump, Handle, Parts, Responses, Wants};
+pub use kind::{Key, Kind};
+pub use on_demand::{ANSWER_LIMIT, IDLE_LIMIT, Lookup, MAX_DESTINATIONS, OnDemand};
+pub use resource::{Applier, Compiler, Resource};
+pub use state::{Answer, Change, Compile, Compiled, Raw, Record, Refusal, State, WARM_LIMIT};

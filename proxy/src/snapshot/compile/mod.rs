@@ -13,6 +13,7 @@ mod tcp;
 
 use std::sync::Arc;
 
+pub(crate) use http::clusters_of;
 pub use listener::{CompiledListener, compile_listener};
 
 /// What a compiled listener needs from elsewhere.
