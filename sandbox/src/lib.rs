@@ -26,6 +26,9 @@
 //! | `fabric`, `netns`, `link`, `files` | the bridge; namespaces, netlink, private mounts |
 //! | [`testing`] | a test harness whose tests each run in a fresh process |
 //!
+//! State is kept below `/run/weft`, or where the user may not write there, `$XDG_RUNTIME_DIR/weft` or `/tmp/weft-<uid>`; the environment
+//! variable `WEFT_RUNTIME_DIR` overrides.
+//!
 //! # Example
 //! ```no_run
 //! use weft_sandbox::{Config, Mode, PodSpec, Sandbox};
