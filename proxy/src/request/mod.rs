@@ -59,3 +59,6 @@ impl Downstream {
         if self.peer.is_some() { Tls::Mutual } else { Tls::None }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ pub struct Http1Connection {
     pub reused: bool,
     /// Since when it waits in its pool.
     pub(super) idle_since: Instant,
-    pub(super) idle_timeout: Option<Duration>,
+    pub(super) idle_timeout: Duration,
     pub(super) key: PoolKey,
     endpoint: Option<Weak<Endpoint>>,
     _permit: Permit,
@@ -32,7 +32,7 @@ impl Http1Connection {
     pub(super) fn new(
         connected: Connected,
         key: PoolKey,
-        idle_timeout: Option<Duration>,
+        idle_timeout: Duration,
         endpoint: Option<Weak<Endpoint>>,
     ) -> Box<Self> {
         Box::new(Self {

@@ -64,7 +64,7 @@ enum State {
 struct Ready {
     send: SendRequest<Bytes>,
     authenticated: bool,
-    idle_timeout: Option<Duration>,
+    idle_timeout: Duration,
     use_of: Rc<Use>,
 }
 
@@ -80,7 +80,7 @@ impl Slot {
     /// it goes on when one of them gives up.
     pub(super) async fn lease<F>(
         self: &Rc<Self>,
-        idle_timeout: Option<Duration>,
+        idle_timeout: Duration,
         connect: impl FnOnce() -> F,
     ) -> Result<Http2Connection, ConnectError>
     where
@@ -134,7 +134,7 @@ impl Slot {
     }
 
     /// Connecting => Ready | Empty
-    async fn establish<F>(self: Rc<Self>, attempt: Rc<Connecting>, idle_timeout: Option<Duration>, connect: F)
+    async fn establish<F>(self: Rc<Self>, attempt: Rc<Connecting>, idle_timeout: Duration, connect: F)
     where
         F: Future<Output = Result<Connected, ConnectError>>,
     {
@@ -164,7 +164,7 @@ impl Slot {
             State::Connecting(_) => true,
             State::Ready(ready) => {
                 let idle_for = now.duration_since(ready.use_of.idle_since.get());
-                let idle = ready.use_of.streams.get() == 0 && ready.idle_timeout.is_some_and(|limit| idle_for >= limit);
+                let idle = ready.use_of.streams.get() == 0 && idle_for >= ready.idle_timeout;
                 // Streams that are open keep their connection; it only takes no new ones.
                 is_current && !idle
             }
@@ -172,7 +172,7 @@ impl Slot {
     }
 }
 
-async fn handshake(connected: Connected, idle_timeout: Option<Duration>) -> Result<Ready, ConnectError> {
+async fn handshake(connected: Connected, idle_timeout: Duration) -> Result<Ready, ConnectError> {
     let Connected { io, authenticated, permit, .. } = connected;
     let (send, connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW)

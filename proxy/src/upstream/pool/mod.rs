@@ -85,7 +85,7 @@ impl Pools {
             idle.retain_mut(|connection| {
                 key.generation == generation
                     && connection.is_wanted()
-                    && connection.idle_timeout.is_none_or(|limit| now.duration_since(connection.idle_since) < limit)
+                    && now.duration_since(connection.idle_since) < connection.idle_timeout
                     && connection.wire.is_quiet()
             });
             !idle.is_empty()
