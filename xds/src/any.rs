@@ -25,26 +25,22 @@ pub mod type_url {
     /// Envoy's file format.
     pub const BOOTSTRAP: &str = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap";
     /// Network filter that speaks HTTP.
-    pub const HTTP_CONNECTION_MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    pub const HTTP_CONNECTION_MANAGER: &str =
+        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
     /// Network filter that relays bytes.
-    pub const TCP_PROXY: &str =
-        "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
     /// Network filter that authorizes connections.
-    pub const NETWORK_RBAC: &str =
-        "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
+    pub const NETWORK_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
     /// HTTP filter that authorizes requests.
     pub const HTTP_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
     /// Per-route override of [`HTTP_RBAC`].
-    pub const HTTP_RBAC_PER_ROUTE: &str =
-        "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+    pub const HTTP_RBAC_PER_ROUTE: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
     /// HTTP filter that delays and aborts requests.
-    pub const HTTP_FAULT: &str =
-        "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
+    pub const HTTP_FAULT: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
     /// HTTP filter that forwards requests; always the last.
     pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
     /// Listener filter that finds out where a redirected connection was going.
-    pub const ORIGINAL_DST: &str =
-        "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
+    pub const ORIGINAL_DST: &str = "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
     /// Listener filter that reads a ClientHello.
     pub const TLS_INSPECTOR: &str =
         "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
@@ -52,14 +48,12 @@ pub mod type_url {
     pub const HTTP_INSPECTOR: &str =
         "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
     /// TLS toward an endpoint.
-    pub const UPSTREAM_TLS: &str =
-        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    pub const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
     /// TLS toward a client.
     pub const DOWNSTREAM_TLS: &str =
         "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
     /// No TLS.
-    pub const RAW_BUFFER: &str =
-        "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+    pub const RAW_BUFFER: &str = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
     /// A cluster's HTTP protocol.
     pub const HTTP_PROTOCOL_OPTIONS: &str =
         "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -67,36 +61,22 @@ pub mod type_url {
 
 /// Wraps a message with its type URL.
 pub fn pack<M: Message + Name>(message: &M) -> Any {
-    Any {
-        type_url: M::type_url(),
-        value: message.encode_to_vec(),
-    }
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
 /// Takes the message of type `M` out of `any`.
 ///
 /// # Errors
 /// Names `path`, the type found and the type expected, or what did not decode.
-pub fn unpack<M: Message + Name + Default>(
-    any: &Any,
-    path: impl fmt::Display,
-) -> Result<M, FieldError> {
+pub fn unpack<M: Message + Name + Default>(any: &Any, path: impl fmt::Display) -> Result<M, FieldError> {
     if !is::<M>(any) {
         return Err(FieldError::new(
             path,
-            format!(
-                "holds a `{}`; a `{}` is expected here",
-                type_name(&any.type_url),
-                M::full_name()
-            ),
+            format!("holds a `{}`; a `{}` is expected here", type_name(&any.type_url), M::full_name()),
         ));
     }
-    M::decode(any.value.as_slice()).map_err(|error| {
-        FieldError::new(
-            path,
-            format!("does not decode as `{}`: {error}", M::full_name()),
-        )
-    })
+    M::decode(any.value.as_slice())
+        .map_err(|error| FieldError::new(path, format!("does not decode as `{}`: {error}", M::full_name())))
 }
 
 /// Whether `any` says it holds an `M`.
@@ -118,10 +98,7 @@ mod tests {
 
     #[test]
     fn a_packed_message_comes_back() {
-        let cluster = Cluster {
-            name: "a".into(),
-            ..Default::default()
-        };
+        let cluster = Cluster { name: "a".into(), ..Default::default() };
         let any = pack(&cluster);
         assert_eq!(any.type_url, type_url::CLUSTER);
         assert_eq!(unpack::<Cluster>(&any, "x").unwrap(), cluster);

@@ -44,11 +44,7 @@ enum Field {
 
 impl Schema {
     fn load() -> Self {
-        let mut schema = Self {
-            messages: Vec::new(),
-            by_name: HashMap::new(),
-            any: None,
-        };
+        let mut schema = Self { messages: Vec::new(), by_name: HashMap::new(), any: None };
         // The descriptors are embedded and tested; without them nothing is sorted, and versions change needlessly.
         if let Ok(pool) = crate::yaml::pool() {
             for message in pool.all_messages() {
@@ -69,11 +65,7 @@ impl Schema {
         for field in message.fields() {
             if let Kind::Message(of) = field.kind() {
                 let of = self.add(&of);
-                let kind = if field.is_map() {
-                    Field::Map(of)
-                } else {
-                    Field::Message(of)
-                };
+                let kind = if field.is_map() { Field::Map(of) } else { Field::Message(of) };
                 self.messages[index].insert(field.number(), kind);
             }
         }
@@ -94,9 +86,7 @@ impl Schema {
         while let Some(record) = Record::read(bytes, at) {
             let (start, end) = (at, record.end);
             at = end;
-            if run
-                .as_ref()
-                .is_some_and(|(number, ..)| *number != record.number)
+            if run.as_ref().is_some_and(|(number, ..)| *number != record.number)
                 && let Some((_, start, ends)) = run.take()
             {
                 sort_run(bytes, start, &ends);
@@ -106,9 +96,7 @@ impl Schema {
                 Some(Field::Message(of)) => self.sort(&mut bytes[value..end], *of),
                 Some(Field::Map(entry)) => {
                     self.sort(&mut bytes[value..end], *entry);
-                    run.get_or_insert((record.number, start, Vec::new()))
-                        .2
-                        .push(end);
+                    run.get_or_insert((record.number, start, Vec::new())).2.push(end);
                 }
                 None => {}
             }
@@ -147,10 +135,8 @@ fn sort_run(bytes: &mut [u8], start: usize, ends: &[usize]) {
         return;
     }
     let mut from = start;
-    let mut records: Vec<Vec<u8>> = ends
-        .iter()
-        .map(|&end| bytes[std::mem::replace(&mut from, end)..end].to_vec())
-        .collect();
+    let mut records: Vec<Vec<u8>> =
+        ends.iter().map(|&end| bytes[std::mem::replace(&mut from, end)..end].to_vec()).collect();
     records.sort();
     let mut at = start;
     for record in records {
@@ -203,12 +189,8 @@ mod tests {
 
     /// A new `HashMap` each time, so each time another order.
     fn listener() -> Listener {
-        let many =
-            || metadata::object((0..20).map(|n| (format!("key-{n}"), metadata::Field::from("v"))));
-        let manager = HttpConnectionManager {
-            stat_prefix: "x".into(),
-            ..Default::default()
-        };
+        let many = || metadata::object((0..20).map(|n| (format!("key-{n}"), metadata::Field::from("v"))));
+        let manager = HttpConnectionManager { stat_prefix: "x".into(), ..Default::default() };
         let cluster = Cluster {
             name: "inner".into(),
             metadata: Some(metadata::single("weft.mesh", many())),
@@ -219,14 +201,8 @@ mod tests {
             metadata: Some(metadata::single("weft.mesh", many())),
             filter_chains: vec![FilterChain {
                 filters: vec![
-                    Filter {
-                        name: "b".into(),
-                        config_type: Some(ConfigType::TypedConfig(pack(&cluster))),
-                    },
-                    Filter {
-                        name: "a".into(),
-                        config_type: Some(ConfigType::TypedConfig(pack(&manager))),
-                    },
+                    Filter { name: "b".into(), config_type: Some(ConfigType::TypedConfig(pack(&cluster))) },
+                    Filter { name: "a".into(), config_type: Some(ConfigType::TypedConfig(pack(&manager))) },
                 ],
                 ..Default::default()
             }],
@@ -251,20 +227,13 @@ mod tests {
         // Equality of messages does not look into the bytes of an Any; the names are still all there, in order.
         let back: Listener = unpack(&first, "").unwrap();
         assert_eq!(back.metadata, listener().metadata);
-        let names: Vec<_> = back.filter_chains[0]
-            .filters
-            .iter()
-            .map(|f| &f.name)
-            .collect();
+        let names: Vec<_> = back.filter_chains[0].filters.iter().map(|f| &f.name).collect();
         assert_eq!(names, ["b", "a"], "repeated fields keep their order");
     }
 
     #[test]
     fn bytes_that_do_not_decode_are_left_alone() {
-        let mut any = Any {
-            value: vec![0x0a, 0xff],
-            ..pack(&Listener::default())
-        };
+        let mut any = Any { value: vec![0x0a, 0xff], ..pack(&Listener::default()) };
         let before = any.clone();
         canonicalize(&mut any);
         assert_eq!(any, before);

@@ -16,21 +16,14 @@ pub struct FieldError {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            f.write_str(&self.problem)
-        } else {
-            write!(f, "{}: {}", self.path, self.problem)
-        }
+        if self.path.is_empty() { f.write_str(&self.problem) } else { write!(f, "{}: {}", self.path, self.problem) }
     }
 }
 
 impl FieldError {
     /// An error at `path`; see [`FieldPath`] for building paths without allocating on success.
     pub fn new(path: impl fmt::Display, problem: impl Into<String>) -> Self {
-        Self {
-            path: path.to_string(),
-            problem: problem.into(),
-        }
+        Self { path: path.to_string(), problem: problem.into() }
     }
 
     /// The field's value is not acceptable: `` `value` is <why>; <way out> ``.
@@ -88,37 +81,25 @@ impl<'a> FieldPath<'a> {
     /// The start of a path; empty for the message itself.
     #[must_use]
     pub fn root(name: &'a str) -> Self {
-        Self {
-            parent: None,
-            step: Step::Field(name),
-        }
+        Self { parent: None, step: Step::Field(name) }
     }
 
     /// A field of the message at this path.
     #[must_use]
     pub fn field<'b>(&'b self, name: &'b str) -> FieldPath<'b> {
-        FieldPath {
-            parent: Some(self),
-            step: Step::Field(name),
-        }
+        FieldPath { parent: Some(self), step: Step::Field(name) }
     }
 
     /// An element of the repeated field at this path.
     #[must_use]
     pub fn index(&self, index: usize) -> FieldPath<'_> {
-        FieldPath {
-            parent: Some(self),
-            step: Step::Index(index),
-        }
+        FieldPath { parent: Some(self), step: Step::Index(index) }
     }
 
     /// An entry of the map at this path, written `["key"]`.
     #[must_use]
     pub fn key<'b>(&'b self, key: &'b str) -> FieldPath<'b> {
-        FieldPath {
-            parent: Some(self),
-            step: Step::Key(key),
-        }
+        FieldPath { parent: Some(self), step: Step::Key(key) }
     }
 }
 
@@ -152,19 +133,13 @@ mod tests {
     fn an_empty_root_leaves_no_dot() {
         let root = FieldPath::root("");
         assert_eq!(root.field("name").to_string(), "name");
-        assert_eq!(
-            root.field("a").key("b.c").field("d").to_string(),
-            r#"a["b.c"].d"#
-        );
+        assert_eq!(root.field("a").key("b.c").field("d").to_string(), r#"a["b.c"].d"#);
     }
 
     #[test]
     fn within_joins_paths_with_one_dot() {
         let error = FieldError::new("timeout", "is negative");
-        assert_eq!(
-            error.clone().within("route").to_string(),
-            "route.timeout: is negative"
-        );
+        assert_eq!(error.clone().within("route").to_string(), "route.timeout: is negative");
         assert_eq!(error.within("").path, "timeout");
         assert_eq!(FieldError::new("", "x").within("a").path, "a");
         assert_eq!(FieldError::new("[3].b", "x").within("a").path, "a[3].b");

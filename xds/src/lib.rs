@@ -9,6 +9,7 @@
 //! | [`canonical`] | one encoding for equal messages, so that a version can be a hash |
 //! | [`metadata`] | reading and writing `google.protobuf.Struct` |
 //! | [`field`] | errors that name a field by its path |
+//! | [`support`] | which fields of Envoy's messages are enforced, ignored or refused, and the check |
 //! | [`yaml`] | Envoy's file format to messages, and messages to JSON |
 //!
 //! Invariant: a descriptor pool (megabytes) lives only while [`yaml`] converts something.
@@ -18,6 +19,7 @@ pub mod canonical;
 pub mod field;
 pub mod metadata;
 pub mod names;
+pub mod support;
 pub mod yaml;
 
 pub use any::{pack, type_url, unpack};

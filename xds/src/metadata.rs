@@ -11,12 +11,7 @@ use envoy_types::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
 /// assert_eq!(metadata::str(&entry, "weft"), Some("mtls"));
 /// ```
 pub fn object<K: Into<String>>(entries: impl IntoIterator<Item = (K, Field)>) -> Struct {
-    Struct {
-        fields: entries
-            .into_iter()
-            .map(|(key, field)| (key.into(), field.0))
-            .collect(),
-    }
+    Struct { fields: entries.into_iter().map(|(key, field)| (key.into(), field.0)).collect() }
 }
 
 /// A value on its way into a struct; made with `into()` from strings, numbers, booleans, lists and structs.
@@ -55,10 +50,7 @@ impl From<Struct> for Field {
 }
 impl<T: Into<Field>> From<Vec<T>> for Field {
     fn from(list: Vec<T>) -> Self {
-        Kind::ListValue(ListValue {
-            values: list.into_iter().map(|item| item.into().0).collect(),
-        })
-        .into()
+        Kind::ListValue(ListValue { values: list.into_iter().map(|item| item.into().0).collect() }).into()
     }
 }
 
@@ -127,10 +119,7 @@ pub fn of<'a>(metadata: Option<&'a Metadata>, namespace: &str) -> Option<&'a Str
 
 /// Metadata with one namespace.
 pub fn single(namespace: impl Into<String>, object: Struct) -> Metadata {
-    Metadata {
-        filter_metadata: [(namespace.into(), object)].into(),
-        ..Default::default()
-    }
+    Metadata { filter_metadata: [(namespace.into(), object)].into(), ..Default::default() }
 }
 
 fn kind<'a>(object: &'a Struct, key: &str) -> Option<&'a Kind> {

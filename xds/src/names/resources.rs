@@ -48,20 +48,18 @@ impl<'a> ResourceName<'a> {
         let mut parts = name.split('/');
         let parsed = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
             ("inbound", port, None, None) => Self::InboundCluster(port.parse().ok()?),
-            ("inbound", namespace, Some(workload), None) => Self::InboundListener {
-                namespace: non_empty(namespace)?,
-                workload: non_empty(workload)?,
-            },
+            ("inbound", namespace, Some(workload), None) => {
+                Self::InboundListener { namespace: non_empty(namespace)?, workload: non_empty(workload)? }
+            }
             ("outbound", namespace, Some(service), Some(port)) => {
                 Self::OutboundRoute(service_port(namespace, service, port)?)
             }
             ("service", namespace, Some(service), Some(port)) => {
                 Self::ServiceCluster(service_port(namespace, service, port)?)
             }
-            ("pod", ip, Some(port), None) => Self::PodCluster(SocketAddr::new(
-                ip.parse::<IpAddr>().ok()?,
-                port.parse().ok()?,
-            )),
+            ("pod", ip, Some(port), None) => {
+                Self::PodCluster(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?))
+            }
             _ => return None,
         };
         parts.next().is_none().then_some(parsed)
@@ -71,10 +69,7 @@ impl<'a> ResourceName<'a> {
 impl fmt::Display for ResourceName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InboundListener {
-                namespace,
-                workload,
-            } => write!(f, "inbound/{namespace}/{workload}"),
+            Self::InboundListener { namespace, workload } => write!(f, "inbound/{namespace}/{workload}"),
             Self::OutboundListener(address) => write!(f, "{address}"),
             Self::OutboundRoute(to) => {
                 write!(f, "outbound/{}/{}/{}", to.namespace, to.service, to.port)
@@ -91,11 +86,7 @@ impl fmt::Display for ResourceName<'_> {
 /// Name of the listener for traffic that arrives at a workload's pods.
 #[must_use]
 pub fn inbound_listener(namespace: &str, workload: &str) -> String {
-    ResourceName::InboundListener {
-        namespace,
-        workload,
-    }
-    .to_string()
+    ResourceName::InboundListener { namespace, workload }.to_string()
 }
 
 /// Name of the listener for one original destination.
@@ -107,23 +98,13 @@ pub fn outbound_listener(destination: SocketAddr) -> String {
 /// Name of the route configuration of a service's port.
 #[must_use]
 pub fn outbound_route(namespace: &str, service: &str, port: u16) -> String {
-    ResourceName::OutboundRoute(ServicePort {
-        namespace,
-        service,
-        port,
-    })
-    .to_string()
+    ResourceName::OutboundRoute(ServicePort { namespace, service, port }).to_string()
 }
 
 /// Name of the cluster, and of its load assignment, of a service's port.
 #[must_use]
 pub fn service_cluster(namespace: &str, service: &str, port: u16) -> String {
-    ResourceName::ServiceCluster(ServicePort {
-        namespace,
-        service,
-        port,
-    })
-    .to_string()
+    ResourceName::ServiceCluster(ServicePort { namespace, service, port }).to_string()
 }
 
 /// Name of the cluster, and of its load assignment, of a pod called by its own address.
@@ -153,11 +134,7 @@ pub fn parse_mesh_sni(sni: &str) -> Option<ServicePort<'_>> {
     let port = labels.next()?.strip_prefix('p')?.parse().ok()?;
     let service = non_empty(labels.next()?)?;
     let namespace = non_empty(labels.next()?)?;
-    labels.next().is_none().then_some(ServicePort {
-        namespace,
-        service,
-        port,
-    })
+    labels.next().is_none().then_some(ServicePort { namespace, service, port })
 }
 
 /// `node.id`: `<namespace>/<pod>`.
@@ -180,11 +157,7 @@ pub fn parse_node(name: &str) -> Option<(&str, &str)> {
 }
 
 fn service_port<'a>(namespace: &'a str, service: &'a str, port: &str) -> Option<ServicePort<'a>> {
-    Some(ServicePort {
-        namespace: non_empty(namespace)?,
-        service: non_empty(service)?,
-        port: port.parse().ok()?,
-    })
+    Some(ServicePort { namespace: non_empty(namespace)?, service: non_empty(service)?, port: port.parse().ok()? })
 }
 
 fn non_empty(text: &str) -> Option<&str> {
@@ -210,10 +183,7 @@ mod tests {
             let parsed = ResourceName::parse(&name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!(parsed.to_string(), name);
         }
-        assert_eq!(
-            pod_cluster("[fd00::7]:80".parse().unwrap()),
-            "pod/fd00::7/80"
-        );
+        assert_eq!(pod_cluster("[fd00::7]:80".parse().unwrap()), "pod/fd00::7/80");
     }
 
     #[test]
@@ -238,23 +208,13 @@ mod tests {
     fn the_sni_parses_back() {
         let sni = mesh_sni("shop", "reviews", 80);
         assert_eq!(sni, "p80.reviews.shop.svc");
-        assert_eq!(
-            parse_mesh_sni(&sni),
-            Some(ServicePort {
-                namespace: "shop",
-                service: "reviews",
-                port: 80
-            })
-        );
+        assert_eq!(parse_mesh_sni(&sni), Some(ServicePort { namespace: "shop", service: "reviews", port: 80 }));
         assert_eq!(parse_mesh_sni("www.example.com"), None);
     }
 
     #[test]
     fn a_node_name_has_exactly_two_parts() {
-        assert_eq!(
-            parse_node(&node_id("shop", "web-0")),
-            Some(("shop", "web-0"))
-        );
+        assert_eq!(parse_node(&node_id("shop", "web-0")), Some(("shop", "web-0")));
         assert_eq!(parse_node("shop/a/b"), None);
         assert_eq!(parse_node("shop"), None);
     }

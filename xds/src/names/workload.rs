@@ -76,11 +76,7 @@ impl SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "spiffe://{}/ns/{}/sa/{}",
-            self.trust_domain, self.namespace, self.service_account
-        )
+        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
 }
 
@@ -88,13 +84,9 @@ impl FromStr for SpiffeId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let parts: Option<Vec<_>> = text
-            .strip_prefix("spiffe://")
-            .map(|rest| rest.split('/').collect());
+        let parts: Option<Vec<_>> = text.strip_prefix("spiffe://").map(|rest| rest.split('/').collect());
         match parts.as_deref() {
-            Some([trust_domain, "ns", namespace, "sa", account]) => {
-                Self::new(*trust_domain, *namespace, *account)
-            }
+            Some([trust_domain, "ns", namespace, "sa", account]) => Self::new(*trust_domain, *namespace, *account),
             _ => Err(NameError::Form {
                 found: text.to_owned(),
                 form: "spiffe://<trust domain>/ns/<namespace>/sa/<service account>",
@@ -126,11 +118,7 @@ impl PodName {
         workload: impl Into<String>,
         namespace: impl Into<String>,
     ) -> Result<Self, NameError> {
-        let name = Self {
-            pod: pod.into(),
-            workload: workload.into(),
-            namespace: namespace.into(),
-        };
+        let name = Self { pod: pod.into(), workload: workload.into(), namespace: namespace.into() };
         part("pod", &name.pod, 253, true)?;
         part("workload", &name.workload, 63, false)?;
         part("namespace", &name.namespace, 63, false)?;
@@ -140,11 +128,7 @@ impl PodName {
 
 impl fmt::Display for PodName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}{POD_SUFFIX}",
-            self.pod, self.workload, self.namespace
-        )
+        write!(f, "{}.{}.{}{POD_SUFFIX}", self.pod, self.workload, self.namespace)
     }
 }
 
@@ -152,10 +136,7 @@ impl FromStr for PodName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let form = || NameError::Form {
-            found: text.to_owned(),
-            form: "<pod>.<workload>.<namespace>.pod.weft.mesh",
-        };
+        let form = || NameError::Form { found: text.to_owned(), form: "<pod>.<workload>.<namespace>.pod.weft.mesh" };
         let rest = text.strip_suffix(POD_SUFFIX).ok_or_else(form)?;
         let (rest, namespace) = rest.rsplit_once('.').ok_or_else(form)?;
         let (pod, workload) = rest.rsplit_once('.').ok_or_else(form)?;
@@ -165,19 +146,12 @@ impl FromStr for PodName {
 
 /// Checks a part of a name: lower-case DNS characters only, so that no part can imitate another.
 fn part(part: &'static str, text: &str, max: usize, dots: bool) -> Result<(), NameError> {
-    let legal = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (dots && byte == b'.')
-    };
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (dots && byte == b'.');
     let odd_dots = text.starts_with('.') || text.ends_with('.') || text.contains("..");
     if !text.is_empty() && text.len() <= max && text.bytes().all(legal) && !odd_dots {
         return Ok(());
     }
-    Err(NameError::Part {
-        part,
-        found: text.to_owned(),
-        max,
-        dot: if dots { " and inner dots" } else { "" },
-    })
+    Err(NameError::Part { part, found: text.to_owned(), max, dot: if dots { " and inner dots" } else { "" } })
 }
 
 #[cfg(test)]
@@ -189,10 +163,7 @@ mod tests {
         let id = SpiffeId::new("weft.local", "shop", "reviews").unwrap();
         assert_eq!(id.to_string().parse(), Ok(id));
         let pod = PodName::new("reviews-v1-0", "reviews-v1", "shop").unwrap();
-        assert_eq!(
-            pod.to_string(),
-            "reviews-v1-0.reviews-v1.shop.pod.weft.mesh"
-        );
+        assert_eq!(pod.to_string(), "reviews-v1-0.reviews-v1.shop.pod.weft.mesh");
         assert_eq!(pod.to_string().parse(), Ok(pod));
         let dotted = PodName::new("a.b", "w", "n").unwrap();
         assert_eq!(dotted.to_string().parse(), Ok(dotted));

@@ -6,9 +6,7 @@
 mod locate;
 
 use prost::{Message, Name};
-use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
-};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 
 use crate::field::FieldError;
@@ -42,8 +40,7 @@ pub fn from_str<M: Message + Name + Default>(text: &str) -> Result<M, FieldError
 /// With the path of the first field that does not fit.
 pub fn from_json<M: Message + Name + Default>(value: Value) -> Result<M, FieldError> {
     let descriptor = descriptor(&pool()?, &M::full_name())?;
-    let dynamic = read(descriptor.clone(), &value)
-        .map_err(|error| locate::locate(&descriptor, &value, &error))?;
+    let dynamic = read(descriptor.clone(), &value).map_err(|error| locate::locate(&descriptor, &value, &error))?;
     M::decode(dynamic.encode_to_vec().as_slice())
         .map_err(|error| FieldError::new("", format!("does not decode: {error}")))
 }
@@ -64,10 +61,7 @@ pub fn to_json_all<'a, M: Message + Name + 'a>(
     messages: impl IntoIterator<Item = &'a M>,
 ) -> Result<Vec<Value>, FieldError> {
     let descriptor = descriptor(&pool()?, &M::full_name())?;
-    messages
-        .into_iter()
-        .map(|message| write(&descriptor, &message.encode_to_vec()))
-        .collect()
+    messages.into_iter().map(|message| write(&descriptor, &message.encode_to_vec())).collect()
 }
 
 /// Writes an encoded message, given its type URL, in its proto3 JSON form, without `"@type"`.
@@ -75,19 +69,14 @@ pub fn to_json_all<'a, M: Message + Name + 'a>(
 /// # Errors
 /// As [`to_json`].
 pub fn bytes_to_json(type_url: &str, bytes: &[u8]) -> Result<Value, FieldError> {
-    write(
-        &descriptor(&pool()?, crate::any::type_name(type_url))?,
-        bytes,
-    )
+    write(&descriptor(&pool()?, crate::any::type_name(type_url))?, bytes)
 }
 
 fn write(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<Value, FieldError> {
     let dynamic = DynamicMessage::decode(descriptor.clone(), bytes)
         .map_err(|error| FieldError::new("", format!("does not decode: {error}")))?;
-    let options = SerializeOptions::new()
-        .use_proto_field_name(true)
-        .skip_default_fields(true)
-        .stringify_64_bit_integers(true);
+    let options =
+        SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true).stringify_64_bit_integers(true);
     dynamic
         .serialize_with_options(serde_json::value::Serializer, &options)
         .map_err(|error| FieldError::new("", format!("has no JSON form: {error}")))
@@ -99,15 +88,13 @@ fn read(descriptor: MessageDescriptor, value: &Value) -> Result<DynamicMessage, 
 }
 
 fn descriptor(pool: &DescriptorPool, name: &str) -> Result<MessageDescriptor, FieldError> {
-    pool.get_message_by_name(name)
-        .ok_or_else(|| FieldError::new("", format!("`{name}` is no message that Weft knows")))
+    pool.get_message_by_name(name).ok_or_else(|| FieldError::new("", format!("`{name}` is no message that Weft knows")))
 }
 
 /// Built for each conversion and dropped after it: it takes megabytes, and a proxy converts only at start and for a dump.
 pub(crate) fn pool() -> Result<DescriptorPool, FieldError> {
-    DescriptorPool::decode(DESCRIPTORS).map_err(|error| {
-        FieldError::new("", format!("the embedded descriptors do not load: {error}"))
-    })
+    DescriptorPool::decode(DESCRIPTORS)
+        .map_err(|error| FieldError::new("", format!("the embedded descriptors do not load: {error}")))
 }
 
 #[cfg(test)]

@@ -43,10 +43,8 @@ fn a_sidecars_bootstrap_is_read() {
 
 #[test]
 fn camel_case_json_and_snake_case_yaml_say_the_same() {
-    let yaml: Cluster =
-        from_str("{name: a, connect_timeout: 0.25s, lb_policy: LEAST_REQUEST}").unwrap();
-    let json: Cluster =
-        from_str(r#"{"name": "a", "connectTimeout": "0.250s", "lbPolicy": 1}"#).unwrap();
+    let yaml: Cluster = from_str("{name: a, connect_timeout: 0.25s, lb_policy: LEAST_REQUEST}").unwrap();
+    let json: Cluster = from_str(r#"{"name": "a", "connectTimeout": "0.250s", "lbPolicy": 1}"#).unwrap();
     assert_eq!(yaml, json);
 }
 
@@ -88,10 +86,7 @@ fn errors_name_the_path_of_the_field() {
         ("node: [", "is not valid YAML or JSON: "),
     ] {
         let error = from_str::<Bootstrap>(text).unwrap_err().to_string();
-        assert!(
-            error.starts_with(expected),
-            "{text}\n  {error}\n  {expected}"
-        );
+        assert!(error.starts_with(expected), "{text}\n  {error}\n  {expected}");
     }
 }
 
@@ -115,12 +110,6 @@ fn a_typed_config_is_read_and_dumped_with_its_type() {
     assert_eq!(hcm.max_request_headers_kb.unwrap().value, 64);
     let json = to_json(&chain).unwrap();
     let config = &json["filters"][0]["typed_config"];
-    assert_eq!(
-        config["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"],
-        "0s"
-    );
-    assert_eq!(
-        from_json::<crate::envoy::config::listener::v3::FilterChain>(json).unwrap(),
-        chain
-    );
+    assert_eq!(config["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"], "0s");
+    assert_eq!(from_json::<crate::envoy::config::listener::v3::FilterChain>(json).unwrap(), chain);
 }
