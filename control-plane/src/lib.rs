@@ -12,8 +12,21 @@
 //!
 //! Invariant: nothing a proxy sends selects what it may see; only its credentials do.
 
+mod admin;
+mod configuration;
+mod control_plane;
 pub mod identity;
+mod metrics;
+pub mod model;
+pub mod render;
 mod resource;
+mod server;
+pub mod sources;
+mod status;
 pub mod xds;
 
+pub use admin::{REQUEST_HEADER, Rotation};
+pub use configuration::ServiceStatus;
+pub use control_plane::{Config, ControlPlane, StartError};
 pub use resource::{ClientKind, ResourceKey, ResourceType, View};
+pub use status::{ProblemStatus, RootStatus, SourceStatus, Status};

@@ -1,2 +1,213 @@
-//! entry
-fn main() {}
+//! `weft-control-plane`: flags in, a [`ControlPlane`] out.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use weft_api::Duration;
+use weft_control_plane::identity::JoinKey;
+use weft_control_plane::identity::authority::{Authority, Settings};
+use weft_control_plane::identity::token::Claim;
+use weft_control_plane::model::{Cidr, MeshConfig};
+use weft_control_plane::{Config, ControlPlane, REQUEST_HEADER, Rotation};
+
+/// Weft's control plane: reads what you wrote, tells the proxies, and signs their certificates.
+#[derive(Parser)]
+#[command(name = "weft-control-plane", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve proxies until SIGTERM or SIGINT.
+    Serve(Serve),
+    /// Print a join token for one pod. Whoever holds it can become that pod.
+    Token(Token),
+    /// Start to replace the root certificate of a running control plane; nothing restarts.
+    RotateRoot(RotateRoot),
+    /// Print the trusted root certificates as PEM, for `trusted_ca` in a proxy's bootstrap.
+    Ca(Ca),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Folder of Kubernetes and Weft YAML files; edits apply at once.
+    #[arg(long)]
+    folder: PathBuf,
+    /// Folder for the authority's keys; made if it does not exist.
+    #[arg(long)]
+    state: PathBuf,
+    /// Address for proxies (ADS and certificate signing).
+    #[arg(long, default_value = "127.0.0.1:15012")]
+    listen: SocketAddr,
+    /// Loopback address for /metrics, /ready, /live and /status.
+    #[arg(long, default_value = "127.0.0.1:15014")]
+    admin: SocketAddr,
+    #[command(flatten)]
+    identity: Identity,
+    /// How long a new root is trusted before it signs.
+    #[arg(long, default_value = "24h")]
+    root_overlap: Duration,
+    /// Range from which Services without an address get one; repeatable. Replaces the default ranges.
+    #[arg(long)]
+    service_range: Vec<Cidr>,
+    /// Range that belongs to the mesh: connections to it fail while unknown; repeatable. Replaces the default ranges.
+    #[arg(long)]
+    mesh_range: Vec<Cidr>,
+    /// Serve without TLS; only with a loopback `--listen`.
+    #[arg(long)]
+    insecure_loopback: bool,
+}
+
+#[derive(Args)]
+struct Identity {
+    /// Trust domain of all identities.
+    #[arg(long, default_value = weft_xds::names::DEFAULT_TRUST_DOMAIN)]
+    trust_domain: String,
+    /// How long certificates are valid.
+    #[arg(long, default_value = "24h")]
+    certificate_lifetime: Duration,
+}
+
+#[derive(Args)]
+struct Token {
+    /// The control plane's state folder.
+    #[arg(long)]
+    state: PathBuf,
+    /// The pod's namespace.
+    #[arg(long)]
+    namespace: String,
+    /// The pod's name.
+    #[arg(long)]
+    pod: String,
+    /// How long the token is valid.
+    #[arg(long, default_value = "24h")]
+    lifetime: Duration,
+}
+
+#[derive(Args)]
+struct RotateRoot {
+    /// The running control plane's admin address.
+    #[arg(long, default_value = "127.0.0.1:15014")]
+    admin: SocketAddr,
+}
+
+#[derive(Args)]
+struct Ca {
+    /// The control plane's state folder; the authority is made there if there is none yet.
+    #[arg(long)]
+    state: PathBuf,
+    #[command(flatten)]
+    identity: Identity,
+}
+
+fn main() -> ExitCode {
+    // Dropped pipes (`… | head`) end the program with an error from println!, not with a signal; both are fine.
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-control-plane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(serve) => {
+            tracing_subscriber::fmt()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .with_env_filter(
+                    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into()),
+                )
+                .init();
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("starting the runtime")?
+                .block_on(self::serve(serve))
+        }
+        Command::Token(token) => {
+            let claim = Claim { namespace: token.namespace, pod: token.pod };
+            weft_xds::names::PodName::new(&*claim.pod, "workload", &*claim.namespace)?;
+            let key = JoinKey::open(&token.state)?;
+            println!("{}", key.issue(&claim, token.lifetime.0, SystemTime::now())?);
+            Ok(())
+        }
+        Command::Ca(ca) => {
+            let settings = Settings {
+                trust_domain: ca.identity.trust_domain,
+                certificate_lifetime: ca.identity.certificate_lifetime.0,
+                // Nothing is rotated here.
+                root_overlap: std::time::Duration::ZERO,
+            };
+            let authority = Authority::open(&ca.state, settings, SystemTime::now())?;
+            print!("{}", authority.trust().borrow().pem());
+            Ok(())
+        }
+        Command::RotateRoot(rotate) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime")?
+            .block_on(rotate_root(rotate.admin)),
+    }
+}
+
+async fn serve(args: Serve) -> anyhow::Result<()> {
+    let mut mesh = MeshConfig { trust_domain: args.identity.trust_domain, ..MeshConfig::default() };
+    if !args.service_range.is_empty() {
+        mesh.virtual_ranges = args.service_range;
+    }
+    if !args.mesh_range.is_empty() {
+        mesh.ranges = args.mesh_range;
+    }
+    let config = Config {
+        listen: args.listen,
+        admin: args.admin,
+        mesh,
+        certificate_lifetime: args.identity.certificate_lifetime.0,
+        root_overlap: args.root_overlap.0,
+        insecure_loopback: args.insecure_loopback,
+        ..Config::new(args.folder, args.state)
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let control_plane = ControlPlane::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    control_plane.stop().await;
+    Ok(())
+}
+
+async fn rotate_root(admin: SocketAddr) -> anyhow::Result<()> {
+    let unreachable =
+        || format!("asking {admin}: is the control plane running, and is this the address of its --admin?");
+    let stream = tokio::net::TcpStream::connect(admin).await.with_context(unreachable)?;
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.with_context(unreachable)?;
+    tokio::spawn(connection);
+    let request = http::Request::post("/rotate-root")
+        .header(http::header::HOST, (Ipv4Addr::LOCALHOST).to_string())
+        .header(REQUEST_HEADER, "rotate-root")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .context("building the request")?;
+    let response = sender.send_request(request).await.with_context(unreachable)?;
+    let status = response.status();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.with_context(unreachable)?.to_bytes();
+    if !status.is_success() {
+        bail!("{}", String::from_utf8_lossy(&body).trim());
+    }
+    let rotation: Rotation = serde_json::from_slice(&body).context("reading the answer")?;
+    println!("{}", serde_json::to_string_pretty(&rotation)?);
+    Ok(())
+}

@@ -24,13 +24,7 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// All types, in the order of a push.
-    pub const ALL: [Self; 5] = [
-        Self::Secret,
-        Self::Cluster,
-        Self::Endpoint,
-        Self::Listener,
-        Self::Route,
-    ];
+    pub const ALL: [Self; 5] = [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
 
     /// The type with this URL; `None` if it is not served.
     #[must_use]
@@ -72,7 +66,7 @@ impl ResourceType {
     /// Whether resources of this type may differ between client namespaces. Where not, one encoding serves all.
     #[must_use]
     pub fn reads_namespace(self) -> bool {
-        matches!(self, Self::Listener | Self::Route | Self::Cluster)
+        matches!(self, Self::Route)
     }
 }
 
@@ -94,10 +88,7 @@ pub struct ResourceKey {
 impl ResourceKey {
     /// The resource of this type and name.
     pub fn new(kind: ResourceType, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            kind,
-            name: name.into(),
-        }
+        Self { kind, name: name.into() }
     }
 }
 
@@ -120,21 +111,12 @@ pub struct View {
 impl View {
     /// The view of a Weft sidecar in a namespace.
     pub fn weft(namespace: impl Into<Arc<str>>) -> Self {
-        Self {
-            client: ClientKind::Weft,
-            namespace: Some(namespace.into()),
-        }
+        Self { client: ClientKind::Weft, namespace: Some(namespace.into()) }
     }
 
     /// The part of this view that resources of a type read.
     #[must_use]
     pub fn narrowed_to(&self, kind: ResourceType) -> Self {
-        Self {
-            client: self.client,
-            namespace: self
-                .namespace
-                .clone()
-                .filter(|_| kind.reads_namespace()),
-        }
+        Self { client: self.client, namespace: self.namespace.clone().filter(|_| kind.reads_namespace()) }
     }
 }

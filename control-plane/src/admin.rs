@@ -1,0 +1,123 @@
+//! The loopback HTTP server: metrics, readiness, status, root rotation.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::Authority;
+use crate::metrics::Metrics;
+use crate::sources::FolderState;
+use crate::status::{RootStatus, SourceStatus, Status};
+use crate::xds::{Cache, Registry};
+
+/// A browser sends this header to another origin only after asking first, and is not allowed then: so no web page that the
+/// user visits can rotate the root.
+pub const REQUEST_HEADER: &str = "x-weft-request";
+
+/// What the server reads from.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) folder: String,
+    pub(crate) source: watch::Receiver<Arc<FolderState>>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) authority: Arc<Authority>,
+}
+
+/// The answer of `POST /rotate-root`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// From when the new root signs, in seconds of Unix time.
+    pub signs_from: u64,
+    /// Until when the old root is trusted, in seconds of Unix time.
+    pub old_trusted_until: u64,
+}
+
+/// Serves until told to stop.
+pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let router = Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .route("/ca", get(ca))
+        .route("/rotate-root", post(rotate_root))
+        .with_state(admin);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!("admin server: {error}");
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    // The authority was loaded before this server started.
+    if admin.source.borrow().loaded {
+        "ready\n".into_response()
+    } else {
+        let text = "not ready: the configuration folder has not been read without errors yet; see `weft status`\n";
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], admin.metrics.encode()).into_response()
+}
+
+async fn status(State(admin): State<Admin>) -> Json<Status> {
+    let source = admin.source.borrow().clone();
+    let trust = admin.authority.trust().borrow().clone();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: source.loaded,
+        trust_domain: admin.authority.trust_domain().to_owned(),
+        roots: trust
+            .bundle
+            .iter()
+            .enumerate()
+            .map(|(at, root)| RootStatus { fingerprint: hex(&Sha256::digest(root)), signs: at == trust.signer })
+            .collect(),
+        source: SourceStatus {
+            folder: admin.folder.clone(),
+            loaded: source.loaded,
+            generation: source.generation,
+            refused: source.is_refused(),
+            problems: source.problems.iter().map(Into::into).collect(),
+        },
+        services: admin.cache.configuration().services(),
+        proxies: admin.registry.proxies(),
+    })
+}
+
+async fn ca(State(admin): State<Admin>) -> String {
+    admin.authority.trust().borrow().pem()
+}
+
+async fn rotate_root(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    if !headers.contains_key(REQUEST_HEADER) {
+        let text = format!("the header `{REQUEST_HEADER}` is missing; use `weft-control-plane rotate-root`\n");
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    match admin.authority.rotate(SystemTime::now()) {
+        Ok((signs_from, old_trusted_until)) => {
+            tracing::info!(signs_from, old_trusted_until, "root rotation started");
+            Json(Rotation { signs_from, old_trusted_until }).into_response()
+        }
+        Err(error) => (StatusCode::CONFLICT, format!("{error}\n")).into_response(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,290 @@
+//! A whole control plane in one process: started, running, stopped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Admin};
+use crate::configuration::Configuration;
+use crate::identity::authority::{Settings, Trust};
+use crate::identity::{
+    Authenticator, Authority, AuthorityError, IdentityService, JoinKey, Serving, ServingError, StoreError,
+};
+use crate::metrics::Metrics;
+use crate::model::{MeshConfig, Model};
+use crate::server::{self, Services};
+use crate::sources::{Folder, FolderError, FolderState, watch_folder};
+use crate::xds::{AdsService, Cache, Registry, Shared};
+
+/// Everything there is to decide about a control plane.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder of YAML files.
+    pub folder: PathBuf,
+    /// The folder for the authority's keys; made if it does not exist.
+    pub state: PathBuf,
+    /// Where proxies connect. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where operators ask; loopback only. Port 0 picks a free one.
+    pub admin: SocketAddr,
+    /// Trust domain and address ranges.
+    pub mesh: MeshConfig,
+    /// How long certificates are valid.
+    pub certificate_lifetime: Duration,
+    /// How long a new root is trusted before it signs.
+    pub root_overlap: Duration,
+    /// Serve without TLS; loopback only.
+    pub insecure_loopback: bool,
+}
+
+impl Config {
+    /// The defaults, for a folder of YAML and a state folder.
+    #[must_use]
+    pub fn new(folder: PathBuf, state: PathBuf) -> Self {
+        Self {
+            folder,
+            state,
+            listen: SocketAddr::from(([127, 0, 0, 1], 15012)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 15014)),
+            mesh: MeshConfig::default(),
+            certificate_lifetime: Duration::from_secs(24 * 3600),
+            root_overlap: Duration::from_secs(24 * 3600),
+            insecure_loopback: false,
+        }
+    }
+}
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The certificate authority.
+    #[error("certificate authority: {0}")]
+    Authority(#[from] AuthorityError),
+    /// The state folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// TLS.
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+    /// An address could not be listened on.
+    #[error(
+        "cannot listen on {address}: {source}; is another control plane running, and is the address one of this machine?"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Something that must stay on this machine was to be reachable from others.
+    #[error("{what} must listen on a loopback address, not on {address}")]
+    NotLoopback {
+        /// `--admin` or `--insecure-loopback`.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A duration that makes no sense.
+    #[error("{what} must be at least {least:?}, not {found:?}")]
+    TooShort {
+        /// The setting.
+        what: &'static str,
+        /// The least.
+        least: Duration,
+        /// What was asked for.
+        found: Duration,
+    },
+}
+
+/// The shortest certificate lifetime: below, proxies would do little else than renew.
+const LEAST_LIFETIME: Duration = Duration::from_secs(2);
+
+/// A running control plane. [`ControlPlane::stop`] ends it; so does dropping it, without waiting.
+pub struct ControlPlane {
+    /// Where proxies connect.
+    pub xds_addr: SocketAddr,
+    /// Where operators ask.
+    pub admin_addr: SocketAddr,
+    authority: Arc<Authority>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl ControlPlane {
+    /// Reads the folder once, loads or makes the authority, and serves.
+    ///
+    /// A folder with errors does not stop it: it then serves status, and resources as soon as the folder is mended.
+    ///
+    /// # Errors
+    /// If the folders cannot be used or the addresses not be listened on.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        check(&config)?;
+        let authority = Arc::new(Authority::open(
+            &config.state,
+            Settings {
+                trust_domain: config.mesh.trust_domain.clone(),
+                certificate_lifetime: config.certificate_lifetime,
+                root_overlap: config.root_overlap,
+            },
+            SystemTime::now(),
+        )?);
+        let join_key = JoinKey::open(&config.state)?;
+        let authenticator = Arc::new(Authenticator::new(config.mesh.trust_domain.clone(), join_key));
+        let source = watch_folder(&config.folder, Arc::new(config.mesh.clone())).await?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let metrics = Arc::new(Metrics::new());
+        let registry = Arc::new(Registry::default());
+        let cache = Arc::new(Cache::new(compose(&source.models.borrow(), &authority.trust().borrow())));
+
+        let xds = listen(config.listen).await?;
+        let admin = listen(config.admin).await?;
+        let (xds_addr, admin_addr) = (local(&xds, config.listen)?, local(&admin, config.admin)?);
+        let serving = if config.insecure_loopback {
+            None
+        } else {
+            Some(Arc::new(Serving::new(authority.clone(), xds_addr.ip())?))
+        };
+        if let Some(serving) = serving.clone() {
+            let stop = stop.clone();
+            tasks.spawn(async move { serving.maintain(stop).await });
+        }
+        let services = Services {
+            ads: AdsService {
+                shared: Shared {
+                    cache: cache.clone(),
+                    registry: registry.clone(),
+                    metrics: metrics.clone(),
+                    loaded: source.state.clone(),
+                    stop: stop.clone(),
+                },
+                authenticator: authenticator.clone(),
+            },
+            identity: IdentityService {
+                authority: authority.clone(),
+                authenticator,
+                cache: cache.clone(),
+                metrics: metrics.clone(),
+            },
+        };
+        tasks.spawn(server::serve(xds, serving, services, stop.clone()));
+        let state = Admin {
+            folder: config.folder.display().to_string(),
+            source: source.state.clone(),
+            cache: cache.clone(),
+            registry,
+            metrics: metrics.clone(),
+            authority: authority.clone(),
+        };
+        tasks.spawn(admin::serve(admin, state, stop.clone()));
+        tasks.spawn(follow(source, authority.trust(), cache, metrics, stop.clone()));
+        tasks.close();
+        tracing::info!(xds = %xds_addr, admin = %admin_addr, "serving");
+        Ok(Self { xds_addr, admin_addr, authority, stop, tasks })
+    }
+
+    /// The trusted roots, as PEM.
+    #[must_use]
+    pub fn bundle_pem(&self) -> String {
+        self.authority.trust().borrow().pem()
+    }
+
+    /// The certificate authority.
+    #[must_use]
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// Tells every client to reconnect elsewhere, waits for connections to end (a few seconds at most), and returns.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Takes every new model, and every change of the trusted roots, to the cache.
+async fn follow(
+    mut source: Folder,
+    mut trust: watch::Receiver<Arc<Trust>>,
+    cache: Arc<Cache>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    report(&source.state.borrow_and_update(), &metrics);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = source.models.changed() => {
+                if changed.is_err() {
+                    // The watcher has ended, which it does only with the process.
+                    return;
+                }
+                metrics.changed();
+            }
+            // The sender lives in the authority, which outlives this task.
+            _ = trust.changed() => {}
+            _ = source.state.changed() => {
+                report(&source.state.borrow_and_update(), &metrics);
+                continue;
+            }
+        }
+        let configuration = compose(&source.models.borrow_and_update(), &trust.borrow_and_update());
+        let cache = cache.clone();
+        // Rendering takes milliseconds of CPU: not on the threads that serve.
+        match tokio::task::spawn_blocking(move || cache.update(configuration)).await {
+            Ok(changed) => tracing::debug!(changed, "resources rendered"),
+            Err(error) => tracing::error!("rendering failed, the old resources stay: {error}"),
+        }
+    }
+}
+
+fn report(state: &FolderState, metrics: &Metrics) {
+    let errors = state.problems.iter().filter(|problem| problem.is_error());
+    metrics.source_errors(errors.count());
+}
+
+fn compose(model: &Arc<Model>, trust: &Arc<Trust>) -> Configuration {
+    Configuration { model: model.clone(), trust: trust.clone() }
+}
+
+fn check(config: &Config) -> Result<(), StartError> {
+    if !config.admin.ip().is_loopback() {
+        return Err(StartError::NotLoopback { what: "--admin", address: config.admin });
+    }
+    if config.insecure_loopback && !config.listen.ip().is_loopback() {
+        return Err(StartError::NotLoopback { what: "--listen with --insecure-loopback", address: config.listen });
+    }
+    if config.certificate_lifetime < LEAST_LIFETIME {
+        return Err(StartError::TooShort {
+            what: "--certificate-lifetime",
+            least: LEAST_LIFETIME,
+            found: config.certificate_lifetime,
+        });
+    }
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Listen { address, source })
+}

@@ -1,0 +1,628 @@
+//! The certificate authority: its roots, their rotation, and the policy for what they sign.
+//!
+//! A rotation has three steps, each a point in time written down when it starts, so that a restart changes nothing:
+//!
+//! 1. at once: a new root joins the bundle. The old one signs on; every peer learns to trust the new one.
+//! 2. after the overlap: the new root signs.
+//! 3. when the last leaf of the old root has expired: the old root leaves the bundle.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use weft_xds::names::{PodName, SpiffeId};
+
+use super::store::{self, StoreError};
+
+/// How long a root is valid. Rotation is how a root ends; this is for roots that were forgotten.
+const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How far `notBefore` lies back, so that a peer whose clock is behind accepts a new certificate. Short-lived certificates
+/// are backdated less, so that half of their validity still lies ahead.
+const BACKDATE: Duration = Duration::from_secs(120);
+
+/// How far peers' clocks may be behind when an old root leaves the bundle.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// The longest CSR looked at. One with a P-256 key is some 400 bytes.
+const MAX_CSR: usize = 16 << 10;
+
+/// Why a certificate was not signed, or a root not rotated.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The state folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The CSR is not one that is signed.
+    #[error(
+        "the certificate signing request is refused: {0}; send a PKCS #10 request for an ECDSA P-256 key, signed by that key"
+    )]
+    Request(String),
+    /// The cryptography library failed.
+    #[error("signing failed: {0}")]
+    Sign(#[from] rcgen::Error),
+    /// A rotation is still under way.
+    #[error("a root rotation is under way: the new root signs from {}; rotate again after that", format_time(*.signs_from))]
+    Rotating {
+        /// Unix time in seconds.
+        signs_from: u64,
+    },
+}
+
+/// What a workload's certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The only URI SAN.
+    pub id: SpiffeId,
+    /// The only DNS SAN.
+    pub pod: PodName,
+}
+
+/// A signed certificate.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// The leaf, DER.
+    pub leaf: CertificateDer<'static>,
+    /// Unix time in seconds.
+    pub not_before: u64,
+    /// Unix time in seconds.
+    pub not_after: u64,
+}
+
+/// What is trusted now. Published whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// Every trusted root, oldest first.
+    pub bundle: Vec<CertificateDer<'static>>,
+    /// Which of them signs.
+    pub signer: usize,
+}
+
+impl Trust {
+    /// The bundle as PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.bundle.iter().map(pem).collect()
+    }
+}
+
+/// The authority of one trust domain, kept in one file of the state folder.
+pub struct Authority {
+    trust_domain: String,
+    file: PathBuf,
+    /// How long certificates are valid from now on.
+    lifetime: Duration,
+    overlap: Duration,
+    roots: Mutex<Vec<Root>>,
+    trust: watch::Sender<Arc<Trust>>,
+}
+
+/// How certificates are made.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The SPIFFE trust domain.
+    pub trust_domain: String,
+    /// How long leaf certificates are valid.
+    pub certificate_lifetime: Duration,
+    /// How long a new root is trusted before it signs.
+    pub root_overlap: Duration,
+}
+
+impl Authority {
+    /// Loads the authority from the state folder, or makes one there the first time.
+    ///
+    /// # Errors
+    /// If the folder or its file cannot be used.
+    pub fn open(folder: &Path, settings: Settings, now: SystemTime) -> Result<Self, AuthorityError> {
+        store::create_folder(folder)?;
+        let file = folder.join("authority.json");
+        let read = || -> Result<Option<Vec<Root>>, AuthorityError> {
+            store::read(&file)?.map(|content| parse(&file, &content)).transpose()
+        };
+        let roots = match read()? {
+            Some(roots) => roots,
+            None => {
+                let first = vec![Root::generate(&settings.trust_domain, now, unix(now))?];
+                store::create_once(&file, &serialize(&first))?;
+                read()?.unwrap_or(first)
+            }
+        };
+        let trust = watch::Sender::new(Arc::new(trust(&roots, now)));
+        Ok(Self {
+            trust_domain: settings.trust_domain,
+            file,
+            lifetime: settings.certificate_lifetime,
+            overlap: settings.root_overlap,
+            roots: Mutex::new(roots),
+            trust,
+        })
+    }
+
+    /// The SPIFFE trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// How long certificates signed now are valid.
+    #[must_use]
+    pub fn certificate_lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// The roots trusted now, and every later change.
+    #[must_use]
+    pub fn trust(&self) -> watch::Receiver<Arc<Trust>> {
+        self.trust.subscribe()
+    }
+
+    /// Signs the public key of a workload's CSR. Everything else in the certificate is policy: names, validity and usages
+    /// come from here, whatever the CSR asks for.
+    ///
+    /// # Errors
+    /// If the CSR is malformed, not signed by its key, or for another kind of key than ECDSA P-256.
+    pub fn sign(&self, csr: &[u8], subject: &Subject, now: SystemTime) -> Result<Signed, AuthorityError> {
+        if csr.len() > MAX_CSR {
+            return Err(AuthorityError::Request(format!("it is {} bytes long, more than {MAX_CSR}", csr.len())));
+        }
+        let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
+            .map_err(|error| AuthorityError::Request(error.to_string()))?;
+        check_key(&request)?;
+        request.params = self.leaf(
+            vec![
+                SanType::URI(subject.id.to_string().try_into()?),
+                SanType::DnsName(subject.pod.to_string().try_into()?),
+            ],
+            now,
+        );
+        let roots = self.lock();
+        let root = &roots[signer(&roots, now)];
+        let certificate = request.signed_by(&root.issuer)?;
+        Ok(signed(certificate.der().clone(), &request.params))
+    }
+
+    /// Makes a key and a certificate for a server of the control plane itself.
+    ///
+    /// # Errors
+    /// If a name is none, or the cryptography library fails.
+    pub fn issue_serving(&self, names: &[String], now: SystemTime) -> Result<(Signed, KeyPair), AuthorityError> {
+        let names = CertificateParams::new(names)?.subject_alt_names;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = self.leaf(names, now);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let roots = self.lock();
+        let root = &roots[signer(&roots, now)];
+        let certificate = params.signed_by(&key, &root.issuer)?;
+        Ok((signed(certificate.der().clone(), &params), key))
+    }
+
+    /// Starts a rotation. Returns the Unix times in seconds from which the new root signs and the old is no longer trusted.
+    ///
+    /// # Errors
+    /// If one is under way, or the state cannot be written; nothing changes then.
+    pub fn rotate(&self, now: SystemTime) -> Result<(u64, u64), AuthorityError> {
+        let mut roots = self.lock();
+        if let Some(next) = roots.iter().find(|root| root.signs_from > unix(now)) {
+            return Err(AuthorityError::Rotating { signs_from: next.signs_from });
+        }
+        // Rounded up to whole seconds, which is what the file holds.
+        let signs_from = unix(now + self.overlap + Duration::from_millis(999));
+        let until = signs_from + (self.lifetime + CLOCK_SKEW).as_secs();
+        let next = Root::generate(&self.trust_domain, now, signs_from)?;
+        let mut rotated = roots.clone();
+        for root in &mut rotated {
+            root.trusted_until.get_or_insert(until);
+        }
+        rotated.push(next);
+        store::replace(&self.file, &serialize(&rotated))?;
+        *roots = rotated;
+        self.publish(&roots, now);
+        Ok((signs_from, until))
+    }
+
+    /// Takes the steps of a rotation that are due. Returns how long until the next one.
+    ///
+    /// # Errors
+    /// If the state cannot be written; the step is then due still.
+    pub fn advance(&self, now: SystemTime) -> Result<Option<Duration>, AuthorityError> {
+        let mut roots = self.lock();
+        let kept: Vec<_> = roots.iter().filter(|root| root.is_trusted(now)).cloned().collect();
+        if kept.len() < roots.len() && !kept.is_empty() {
+            store::replace(&self.file, &serialize(&kept))?;
+            *roots = kept;
+        }
+        self.publish(&roots, now);
+        let next = roots
+            .iter()
+            .flat_map(|root| [Some(root.signs_from), root.trusted_until])
+            .flatten()
+            .filter(|at| *at > unix(now))
+            .min();
+        Ok(next.map(|at| (SystemTime::UNIX_EPOCH + Duration::from_secs(at)).duration_since(now).unwrap_or_default()))
+    }
+
+    fn leaf(&self, names: Vec<SanType>, now: SystemTime) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = distinguished_name("Weft");
+        params.subject_alt_names = names;
+        params.not_before = OffsetDateTime::from(now - BACKDATE.min(self.lifetime / 10));
+        params.not_after = OffsetDateTime::from(now + self.lifetime);
+        params.serial_number = Some(serial_number());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+
+    fn publish(&self, roots: &[Root], now: SystemTime) {
+        let new = trust(roots, now);
+        self.trust.send_if_modified(|trust| {
+            let changed = **trust != new;
+            if changed {
+                *trust = Arc::new(new);
+            }
+            changed
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Root>> {
+        // Roots are only ever replaced as a whole, so a panic elsewhere cannot have left them half changed.
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A root and its place in a rotation.
+#[derive(Clone)]
+struct Root {
+    certificate: CertificateDer<'static>,
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    /// Unix time in seconds.
+    signs_from: u64,
+    /// Unix time in seconds; set when its successor is made.
+    trusted_until: Option<u64>,
+}
+
+/// A root in the state file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredRoot {
+    /// PEM.
+    certificate: String,
+    /// PKCS #8 PEM.
+    key: String,
+    signs_from: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trusted_until: Option<u64>,
+}
+
+impl Root {
+    fn generate(trust_domain: &str, now: SystemTime, signs_from: u64) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        // A name of its own for each root: chains are built by name, and two roots are trusted during a rotation.
+        params.distinguished_name =
+            distinguished_name(&format!("Weft root {trust_domain} {:08x}", rand::random::<u32>()));
+        // SPIFFE X.509-SVID §3.2: a signing certificate carries its trust domain's id, without a path.
+        params.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").try_into()?)];
+        params.not_before = OffsetDateTime::from(now - Duration::from_secs(3600));
+        params.not_after = OffsetDateTime::from(now + ROOT_LIFETIME);
+        params.serial_number = Some(serial_number());
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key)?.der().clone();
+        Ok(Self { certificate, issuer: Arc::new(Issuer::new(params, key)), signs_from, trusted_until: None })
+    }
+
+    fn is_trusted(&self, now: SystemTime) -> bool {
+        self.trusted_until.is_none_or(|until| until > unix(now))
+    }
+}
+
+/// The newest root whose time to sign has come; the first, if a clock went back.
+fn signer(roots: &[Root], now: SystemTime) -> usize {
+    roots.iter().rposition(|root| root.signs_from <= unix(now)).unwrap_or(0)
+}
+
+fn trust(roots: &[Root], now: SystemTime) -> Trust {
+    let signer = &roots[signer(roots, now)].certificate;
+    let bundle: Vec<_> = roots
+        .iter()
+        // The signer is trusted whatever the clock says: what is signed now must be accepted now.
+        .filter(|root| root.is_trusted(now) || root.certificate == *signer)
+        .map(|root| root.certificate.clone())
+        .collect();
+    Trust { signer: bundle.iter().position(|root| root == signer).unwrap_or(0), bundle }
+}
+
+fn serialize(roots: &[Root]) -> Vec<u8> {
+    let stored: Vec<_> = roots
+        .iter()
+        .map(|root| StoredRoot {
+            certificate: pem(&root.certificate),
+            key: root.issuer.key().serialize_pem(),
+            signs_from: root.signs_from,
+            trusted_until: root.trusted_until,
+        })
+        .collect();
+    // Strings and numbers: this cannot fail.
+    serde_json::to_vec_pretty(&stored).unwrap_or_default()
+}
+
+fn parse(path: &Path, content: &[u8]) -> Result<Vec<Root>, AuthorityError> {
+    let corrupt = |problem: String| StoreError::Corrupt {
+        path: path.to_owned(),
+        expected: "the certificate authority's roots",
+        problem,
+    };
+    let stored: Vec<StoredRoot> = serde_json::from_slice(content).map_err(|error| corrupt(error.to_string()))?;
+    if stored.is_empty() {
+        return Err(corrupt("it lists no root".into()).into());
+    }
+    stored
+        .into_iter()
+        .map(|root| {
+            let certificate = CertificateDer::from_pem_slice(root.certificate.as_bytes())
+                .map_err(|error| corrupt(error.to_string()))?;
+            let key = KeyPair::from_pem(&root.key).map_err(|error| corrupt(error.to_string()))?;
+            let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| corrupt(error.to_string()))?;
+            Ok(Root {
+                certificate,
+                issuer: Arc::new(issuer),
+                signs_from: root.signs_from,
+                trusted_until: root.trusted_until,
+            })
+        })
+        .collect()
+}
+
+/// Only the key's algorithm and curve are taken from the request, so only they must be checked.
+fn check_key(request: &CertificateSigningRequestParams) -> Result<(), AuthorityError> {
+    use rcgen::PublicKeyData;
+    // An uncompressed point: 0x04, x, y.
+    let point = request.public_key.der_bytes();
+    if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 || point.len() != 65 || point[0] != 4 {
+        return Err(AuthorityError::Request("its key is not an ECDSA P-256 key".into()));
+    }
+    Ok(())
+}
+
+fn signed(leaf: CertificateDer<'static>, params: &CertificateParams) -> Signed {
+    Signed {
+        leaf,
+        not_before: u64::try_from(params.not_before.unix_timestamp()).unwrap_or(0),
+        not_after: u64::try_from(params.not_after.unix_timestamp()).unwrap_or(0),
+    }
+}
+
+fn distinguished_name(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+/// 127 random bits: unique (RFC 5280 §4.1.2.2) and positive.
+fn serial_number() -> SerialNumber {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[0] &= 0x7f;
+    SerialNumber::from_slice(&bytes)
+}
+
+fn pem(certificate: &CertificateDer<'static>) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    // RFC 7468 §2: 64 characters a line.
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn format_time(unix: u64) -> String {
+    i64::try_from(unix)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_else(|| unix.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::RootCertStore;
+    use rustls::server::WebPkiClientVerifier;
+    use rustls_pki_types::UnixTime;
+    use x509_parser::extensions::{GeneralName, ParsedExtension};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn open(folder: &Path, now: SystemTime) -> Authority {
+        let settings = Settings { trust_domain: "weft.local".into(), certificate_lifetime: HOUR, root_overlap: HOUR };
+        Authority::open(folder, settings, now).unwrap()
+    }
+
+    fn subject() -> Subject {
+        Subject {
+            id: SpiffeId::new("weft.local", "shop", "reviews").unwrap(),
+            pod: PodName::new("reviews-0", "reviews-v1", "shop").unwrap(),
+        }
+    }
+
+    fn csr(params: &CertificateParams, key: &KeyPair) -> Vec<u8> {
+        params.serialize_request(key).unwrap().der().to_vec()
+    }
+
+    fn plain_csr() -> Vec<u8> {
+        csr(&CertificateParams::default(), &KeyPair::generate().unwrap())
+    }
+
+    /// Whether a peer with this bundle accepts this leaf at this time.
+    fn accepts(trust: &Trust, leaf: &CertificateDer<'_>, at: SystemTime) -> bool {
+        let mut roots = RootCertStore::empty();
+        for root in &trust.bundle {
+            roots.add(root.clone()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap()
+            .verify_client_cert(leaf, &[], UnixTime::since_unix_epoch(since))
+            .is_ok()
+    }
+
+    #[test]
+    fn a_csr_gets_the_names_and_usages_of_policy_whatever_it_asks_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let authority = open(folder.path(), now);
+        let mut greedy = CertificateParams::new(vec!["weft-control-plane".to_owned()]).unwrap();
+        greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        greedy.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let csr = csr(&greedy, &KeyPair::generate().unwrap());
+        let signed = authority.sign(&csr, &subject(), now).unwrap();
+
+        let (_, leaf) = x509_parser::parse_x509_certificate(&signed.leaf).unwrap();
+        assert!(!leaf.is_ca());
+        let usage = leaf.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && !usage.key_cert_sign());
+        let names = leaf.subject_alternative_name().unwrap().unwrap().value;
+        assert_eq!(
+            names.general_names,
+            [
+                GeneralName::URI("spiffe://weft.local/ns/shop/sa/reviews"),
+                GeneralName::DNSName("reviews-0.reviews-v1.shop.pod.weft.mesh"),
+            ]
+        );
+        let usages = leaf.extended_key_usage().unwrap().unwrap().value;
+        assert!(usages.client_auth && usages.server_auth && !usages.any);
+        assert!(signed.not_before < unix(now));
+        assert_eq!(signed.not_after, unix(now + HOUR));
+        assert!(accepts(&authority.trust().borrow(), &signed.leaf, now));
+        assert!(!accepts(&authority.trust().borrow(), &signed.leaf, now + HOUR * 2));
+    }
+
+    #[test]
+    fn two_certificates_of_one_key_have_different_serial_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let authority = open(folder.path(), now);
+        let csr = plain_csr();
+        let serial = |leaf: &CertificateDer<'_>| {
+            let (_, leaf) = x509_parser::parse_x509_certificate(leaf).unwrap();
+            leaf.raw_serial().to_vec()
+        };
+        let sign = || serial(&authority.sign(&csr, &subject(), now).unwrap().leaf);
+        assert_ne!(sign(), sign());
+    }
+
+    #[test]
+    fn csrs_that_are_malformed_or_of_another_kind_of_key_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let authority = open(folder.path(), now);
+        let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let mut forged = plain_csr();
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        for csr in [b"not a csr".to_vec(), csr(&CertificateParams::default(), &p384), forged, vec![0x30; MAX_CSR + 1]] {
+            let error = authority.sign(&csr, &subject(), now).unwrap_err();
+            assert!(matches!(error, AuthorityError::Request(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_authority_is_the_same_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let before = open(folder.path(), now);
+        let signed = before.sign(&plain_csr(), &subject(), now).unwrap();
+        let after = open(folder.path(), now);
+        assert_eq!(*before.trust().borrow(), *after.trust().borrow());
+        let renewed = after.sign(&plain_csr(), &subject(), now).unwrap();
+        assert!(accepts(&after.trust().borrow(), &signed.leaf, now));
+        assert!(accepts(&before.trust().borrow(), &renewed.leaf, now));
+    }
+
+    #[test]
+    fn during_a_rotation_every_peer_accepts_every_unexpired_leaf() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = SystemTime::now();
+        let authority = open(folder.path(), start);
+        authority.rotate(start).unwrap();
+        // Leafs are signed and peers learn the bundle every ten minutes; each leaf must be accepted by each bundle that was
+        // current at some time since (overlap: one hour) the leaf's own.
+        let step = HOUR / 6;
+        let mut history: Vec<(SystemTime, Arc<Trust>, CertificateDer<'static>)> = Vec::new();
+        for tick in 0..24 {
+            let now = start + step * tick;
+            authority.advance(now).unwrap();
+            let leaf = authority.sign(&plain_csr(), &subject(), now).unwrap().leaf;
+            history.push((now, authority.trust().borrow().clone(), leaf));
+            let recent = history.iter().rev().take_while(|(at, ..)| *at + HOUR > now);
+            for (learned, trust, _) in recent.clone() {
+                for (signed, _, leaf) in recent.clone() {
+                    let stale_bundle = now.duration_since(*learned).unwrap() >= HOUR;
+                    assert!(stale_bundle || accepts(trust, leaf, now), "{tick} {learned:?} {signed:?}");
+                }
+            }
+        }
+        let sizes: Vec<_> = history.iter().map(|(_, trust, _)| trust.bundle.len()).collect();
+        assert_eq!((sizes[0], sizes[23]), (2, 1), "the old root leaves in the end");
+        let (first, last) = (&history[0].1, &history[23].1);
+        assert_eq!(first.bundle[1], last.bundle[0]);
+    }
+
+    #[test]
+    fn a_rotation_goes_on_after_a_restart_and_cannot_start_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = SystemTime::now();
+        let authority = open(folder.path(), start);
+        authority.rotate(start).unwrap();
+        let error = authority.rotate(start).unwrap_err();
+        assert!(matches!(error, AuthorityError::Rotating { .. }), "{error}");
+        let later = start + HOUR + Duration::from_secs(1);
+        let authority = open(folder.path(), later);
+        assert_eq!(authority.trust().borrow().signer, 1);
+        authority.advance(start + HOUR * 3).unwrap();
+        assert_eq!(authority.trust().borrow().bundle.len(), 1);
+        assert_eq!(open(folder.path(), start).trust().borrow().bundle.len(), 1);
+        authority.rotate(start + HOUR * 3).unwrap();
+    }
+
+    #[test]
+    fn the_serving_certificate_is_for_servers_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let names = ["weft-control-plane".to_owned(), "198.18.0.1".to_owned()];
+        let (signed, _) = open(folder.path(), now).issue_serving(&names, now).unwrap();
+        let (_, leaf) = x509_parser::parse_x509_certificate(&signed.leaf).unwrap();
+        let usages = leaf.extended_key_usage().unwrap().unwrap().value;
+        assert!(usages.server_auth && !usages.client_auth);
+        let names = leaf.extensions().iter().find_map(|e| match e.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+            _ => None,
+        });
+        assert_eq!(
+            *names.unwrap(),
+            [GeneralName::DNSName("weft-control-plane"), GeneralName::IPAddress(&[198, 18, 0, 1]),]
+        );
+    }
+}

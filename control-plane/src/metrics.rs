@@ -1,0 +1,118 @@
+//! What the control plane counts, under names that start with `weft_control_plane_`.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::ResourceType;
+
+/// Upper bounds in seconds: what a proxy that answers at once needs, up to one that is stuck.
+const CONVERGENCE: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// All metrics of one control plane.
+pub(crate) struct Metrics {
+    registry: Registry,
+    connected: Gauge,
+    pushes: Family<TypeLabel, Counter>,
+    resources: Family<TypeLabel, Counter>,
+    rejections: Family<TypeLabel, Counter>,
+    convergence: Histogram,
+    certificates: Family<ResultLabel, Counter>,
+    source_errors: Gauge,
+    changes: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabel {
+    r#type: ResourceType,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+impl EncodeLabelValue for ResourceType {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.short().encode(encoder)
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("weft_control_plane");
+        let connected = Gauge::default();
+        registry.register("connected_proxies", "Open ADS streams", connected.clone());
+        let pushes = Family::<TypeLabel, Counter>::default();
+        registry.register("pushes", "Responses sent, by xDS type", pushes.clone());
+        let resources = Family::<TypeLabel, Counter>::default();
+        registry.register("resources_sent", "Resources sent in responses, by xDS type", resources.clone());
+        let rejections = Family::<TypeLabel, Counter>::default();
+        registry.register("nacks", "Responses that a proxy rejected, by xDS type", rejections.clone());
+        let convergence = Histogram::new(CONVERGENCE);
+        registry.register(
+            "convergence_seconds",
+            "From a change of the configuration to the last acknowledgement of a proxy that it concerns",
+            convergence.clone(),
+        );
+        let certificates = Family::<ResultLabel, Counter>::default();
+        registry.register("certificates", "Signing requests, by result (issued, refused)", certificates.clone());
+        let source_errors = Gauge::default();
+        registry.register(
+            "source_errors",
+            "Errors in the configuration folder; the last good configuration is served while there are any",
+            source_errors.clone(),
+        );
+        let changes = Counter::default();
+        registry.register("configuration_changes", "Configurations taken over from the folder", changes.clone());
+        Self { registry, connected, pushes, resources, rejections, convergence, certificates, source_errors, changes }
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connected.inc();
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.connected.dec();
+    }
+
+    pub(crate) fn pushed(&self, kind: ResourceType, resources: usize) {
+        let label = TypeLabel { r#type: kind };
+        self.pushes.get_or_create(&label).inc();
+        self.resources.get_or_create(&label).inc_by(resources as u64);
+    }
+
+    pub(crate) fn rejected(&self, kind: ResourceType) {
+        self.rejections.get_or_create(&TypeLabel { r#type: kind }).inc();
+    }
+
+    pub(crate) fn converged(&self, after: Duration) {
+        self.convergence.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn certificate(&self, issued: bool) {
+        let result = if issued { "issued" } else { "refused" };
+        self.certificates.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn source_errors(&self, errors: usize) {
+        self.source_errors.set(i64::try_from(errors).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.inc();
+    }
+
+    /// The OpenMetrics text of `/metrics`.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,195 @@
+//! One stream's life: requests and changes in, responses out.
+
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use weft_xds::envoy::config::core::v3::node::UserAgentVersionType;
+
+use super::cache::{Cache, Rendered};
+use super::registry::{Connected, Registry};
+use super::subscriptions::Resources;
+use super::wire::Dialect;
+use crate::identity::Principal;
+use crate::metrics::Metrics;
+use crate::sources::FolderState;
+use crate::{ResourceType, View};
+
+/// What all streams share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Whether there has ever been a good configuration.
+    pub(crate) loaded: watch::Receiver<Arc<FolderState>>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Serves one stream until either side ends it.
+///
+/// Responses are made only when `responses` has room for one, so a client that does not read is not sent what has become
+/// out of date meanwhile.
+pub(crate) async fn serve<D: Dialect>(
+    shared: Shared,
+    principal: Principal,
+    mut requests: impl Stream<Item = Result<D::Incoming, Status>> + Unpin,
+    responses: mpsc::Sender<Result<D::Outgoing, Status>>,
+) {
+    let connected = shared.registry.add(&shared.metrics, &principal, D::NAME);
+    let mut stream = Serving::<D> {
+        visible: Visible { view: principal.view(), cache: shared.cache.clone(), principal },
+        session: D::default(),
+        metrics: shared.metrics,
+        connected,
+        introduced: false,
+        converging: None,
+    };
+    let mut changes = shared.cache.changes();
+    changes.mark_unchanged();
+    let mut may_have_more = false;
+    let end = loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => {
+                break Err(Status::unavailable("the control plane is shutting down; reconnect"));
+            }
+            request = requests.next() => match request {
+                None => break Ok(()),
+                // The client is gone; there is nobody to tell.
+                Some(Err(_)) => break Ok(()),
+                Some(Ok(request)) => match stream.receive(request) {
+                    Ok(()) => may_have_more = true,
+                    Err(status) => break Err(status),
+                },
+            },
+            // The sender lives in `shared.cache`.
+            _ = changes.changed() => {
+                stream.resources_changed();
+                may_have_more = true;
+            }
+            room = responses.reserve(), if may_have_more => match room {
+                Err(_) => break Ok(()),
+                Ok(room) => match stream.next() {
+                    Some(response) => room.send(Ok(response)),
+                    None => may_have_more = false,
+                },
+            },
+        }
+        stream.report();
+    };
+    if let Err(status) = end {
+        let principal = &stream.visible.principal;
+        tracing::info!(
+            namespace = %principal.namespace,
+            pod = %principal.pod,
+            code = ?status.code(),
+            "stream ended: {}",
+            status.message()
+        );
+        // If the client does not read, it will see that the connection is gone.
+        let _ = responses.try_send(Err(status));
+    }
+}
+
+struct Serving<D> {
+    visible: Visible,
+    session: D,
+    metrics: Arc<Metrics>,
+    connected: Connected,
+    introduced: bool,
+    /// Since when there is a change that this client has not acknowledged, and whether it was sent anything for it.
+    converging: Option<(Instant, bool)>,
+}
+
+impl<D: Dialect> Serving<D> {
+    fn receive(&mut self, request: D::Incoming) -> Result<(), Status> {
+        if !self.introduced
+            && let Some(node) = D::node(&request)
+        {
+            self.introduced = true;
+            let version = match &node.user_agent_version_type {
+                Some(UserAgentVersionType::UserAgentVersion(version)) => version.as_str(),
+                _ => "",
+            };
+            let agent = format!("{} {version}", node.user_agent_name);
+            self.connected.introduce(&node.id, agent.trim());
+        }
+        let url = D::type_url(&request);
+        let kind = ResourceType::from_url(url).ok_or_else(|| {
+            Status::invalid_argument(format!(
+                "type_url: `{url}` is not served; served are {}",
+                ResourceType::ALL.map(ResourceType::url).join(", ")
+            ))
+        })?;
+        for name in D::names(&request) {
+            self.visible
+                .principal
+                .may_see(kind, name)
+                .map_err(|foreign| Status::permission_denied(foreign.to_string()))?;
+        }
+        if let Some(error) = D::error(&request) {
+            let principal = &self.visible.principal;
+            tracing::warn!(
+                namespace = %principal.namespace,
+                pod = %principal.pod,
+                r#type = %kind,
+                "configuration rejected by the proxy: {error}"
+            );
+            self.metrics.rejected(kind);
+        }
+        self.session.receive(kind, D::read(request)).map_err(|error| Status::resource_exhausted(error.to_string()))
+    }
+
+    fn resources_changed(&mut self) {
+        self.converging.get_or_insert((Instant::now(), false));
+        self.session.resources_changed();
+    }
+
+    fn next(&mut self) -> Option<D::Outgoing> {
+        let response = self.session.next(&self.visible)?;
+        self.metrics.pushed(response.kind, response.resources.len());
+        if let Some((_, sent)) = &mut self.converging {
+            *sent = true;
+        }
+        Some(D::write(response))
+    }
+
+    /// Tells others how far the client has got.
+    fn report(&mut self) {
+        let watches = self.session.watches();
+        self.connected.progress(watches);
+        if watches.is_settled()
+            && let Some((since, sent)) = self.converging.take()
+            && sent
+        {
+            self.metrics.converged(since.elapsed());
+        }
+    }
+}
+
+/// The resources as one client may see them.
+struct Visible {
+    cache: Arc<Cache>,
+    principal: Principal,
+    view: View,
+}
+
+impl Resources for Visible {
+    fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Rendered>> {
+        // Subscriptions are checked when they are made; this also covers names of an earlier stream under a wildcard.
+        self.principal.may_see(kind, name).ok()?;
+        self.cache.get(kind, name, &self.view)
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<Arc<str>> {
+        let mut names = self.cache.names(kind);
+        if kind == ResourceType::Listener {
+            names.push(self.principal.inbound_listener().into());
+        }
+        names
+    }
+}
