@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod ads;
+pub mod bootstrap;
 pub mod http;
 pub mod http1;
 pub mod observe;

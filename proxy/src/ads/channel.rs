@@ -37,6 +37,8 @@ pub struct ControlPlane {
     pub address: SocketAddr,
     /// TLS, or plaintext where the bootstrap says so.
     pub tls: Option<ControlPlaneTls>,
+    /// Mark of our own packets, by which the redirect spares them.
+    pub mark: Option<u32>,
     /// File with the join token, read anew for each stream.
     pub token_file: Option<PathBuf>,
 }
@@ -121,13 +123,14 @@ impl ControlPlaneChannel {
 async fn connect(control_plane: &ControlPlane, identity: &LocalIdentity, showed: &AtomicBool) -> Result<Connection, ConnectError> {
     let address = control_plane.address;
     let connected = tokio::time::timeout(CONNECT_LIMIT, async {
-        let io = TcpStream::connect(address).await.map_err(|error| ConnectError::Connect(address, error))?;
-        // Requests are small and each is waited for.
-        let _ = io.set_nodelay(true);
+        let io = upstream::pool::connect_tcp(address, control_plane.mark).await;
+        let io = io.map_err(|error| ConnectError::Connect(address, error))?;
         let Some(tls) = &control_plane.tls else {
             return Ok(Box::new(io) as Connection);
         };
-        let certificate = identity.current().leaf.as_ref().map(|leaf| leaf.certified.clone());
+        // An expired certificate would be refused; the token still proves who we are.
+        let is_valid = identity.expiry().is_some_and(|expiry| expiry > SystemTime::now());
+        let certificate = identity.current().leaf.as_ref().filter(|_| is_valid).map(|leaf| leaf.certified.clone());
         let has_certificate = certificate.is_some();
         let config = client_config(tls, identity, certificate)?;
         let connector = TlsConnector::from(Arc::new(config));

@@ -164,7 +164,7 @@ impl<C: Connect> Client<C> {
         let mut client = Self {
             connect,
             wants: parts.wants,
-            state: State::new(parts.node, Compiler),
+            state: State::new(parts.node, Compiler::default()),
             demand: Demand::new(clock, MAX_DESTINATIONS),
             applier: Applier::new(parts.store, parts.identity),
             metrics: parts.metrics,

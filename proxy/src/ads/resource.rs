@@ -1,8 +1,8 @@
 //! xDS resources compiled for the data path, and how they get into its snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -15,7 +15,7 @@ use weft_xds::envoy::config::route::v3::RouteConfiguration;
 use weft_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 use weft_xds::envoy::extensions::transport_sockets::tls::v3::secret;
 use weft_xds::google::protobuf::Any;
-use weft_xds::{FieldError, names, unpack};
+use weft_xds::{FieldError, names, support, unpack};
 
 use super::kind::{Key, Kind};
 use super::state::{Change, Compile, Compiled};
@@ -40,13 +40,30 @@ pub enum Resource {
 }
 
 /// Compiles what the stream brings.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Compiler;
+#[derive(Debug, Default)]
+pub struct Compiler {
+    /// Fields that were skipped, each reported once.
+    reported: Mutex<HashSet<String>>,
+}
+
+impl Compiler {
+    fn report(&self, kind: Kind, ignored: Vec<String>) {
+        // The set is whole even if a holder of the lock panicked: inserts are single calls.
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        for field in ignored {
+            if reported.insert(format!("{kind} {field}")) {
+                tracing::info!(%kind, field, "set, and ignored: it changes no traffic");
+            }
+        }
+    }
+}
 
 impl Compile for Compiler {
     type Out = Resource;
 
     fn compile(&self, kind: Kind, name: &str, message: &Any) -> Result<Compiled<Resource>, FieldError> {
+        // The bytes as they came: decoding drops fields that are not known.
+        self.report(kind, support::check(kind.type_url(), &message.value)?);
         match kind {
             Kind::Listener => {
                 let message: ListenerMessage = unpack(message, "")?;

@@ -1,0 +1,93 @@
+//! The control plane's address and TLS, from `dynamic_resources.ads_config` and the cluster it names.
+
+use rustls_pki_types::ServerName;
+use weft_xds::envoy::config::bootstrap::v3::Bootstrap as Message;
+use weft_xds::envoy::config::cluster::v3::Cluster;
+use weft_xds::envoy::config::core::v3::api_config_source::ApiType;
+use weft_xds::envoy::config::core::v3::data_source::Specifier;
+use weft_xds::envoy::config::core::v3::grpc_service::TargetSpecifier;
+use weft_xds::envoy::config::core::v3::transport_socket::ConfigType;
+use weft_xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use weft_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
+use weft_xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
+use weft_xds::{FieldError, unpack};
+
+use crate::ads::{ControlPlane, ControlPlaneTls};
+use crate::snapshot::compile::fields::{join, socket_address, unsupported};
+
+/// The control plane and the name of the cluster that leads to it; `None` where the file names none.
+pub(super) fn find(message: &Message) -> Result<Option<(ControlPlane, String)>, FieldError> {
+    const PATH: &str = "dynamic_resources.ads_config";
+    let Some(ads) = message.dynamic_resources.as_ref().and_then(|dynamic| dynamic.ads_config.as_ref()) else {
+        return Ok(None);
+    };
+    if ApiType::try_from(ads.api_type) != Ok(ApiType::DeltaGrpc) {
+        return Err(FieldError::new(join(PATH, "api_type"), "only DELTA_GRPC is supported"));
+    }
+    unsupported(!ads.config_validators.is_empty(), PATH, "config_validators")?;
+    let service = match ads.grpc_services.as_slice() {
+        [service] => service,
+        services => {
+            let path = join(PATH, "grpc_services");
+            return Err(FieldError::new(path, format!("holds {} services; give exactly one", services.len())));
+        }
+    };
+    let path = format!("{PATH}.grpc_services[0]");
+    unsupported(!service.initial_metadata.is_empty(), &path, "initial_metadata")?;
+    let Some(TargetSpecifier::EnvoyGrpc(target)) = &service.target_specifier else {
+        return Err(FieldError::missing(join(&path, "envoy_grpc"), "name a cluster of static_resources"));
+    };
+    let clusters = message.static_resources.iter().flat_map(|resources| &resources.clusters);
+    let Some((i, cluster)) = clusters.enumerate().find(|(_, cluster)| cluster.name == target.cluster_name) else {
+        let path = join(&path, "envoy_grpc.cluster_name");
+        return Err(FieldError::invalid(path, &target.cluster_name, "is no cluster of static_resources", "add it, or name another"));
+    };
+    let control_plane = compile(cluster, &format!("static_resources.clusters[{i}]"))?;
+    Ok(Some((control_plane, cluster.name.clone())))
+}
+
+fn compile(cluster: &Cluster, path: &str) -> Result<ControlPlane, FieldError> {
+    let endpoints = join(path, "load_assignment.endpoints");
+    let assignment = cluster.load_assignment.iter().flat_map(|assignment| &assignment.endpoints);
+    let Some(endpoint) = assignment.flat_map(|locality| &locality.lb_endpoints).next() else {
+        return Err(FieldError::missing(endpoints, "give the control plane's address"));
+    };
+    let endpoint_path = format!("{endpoints}[0].lb_endpoints[0].endpoint.address");
+    let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
+        return Err(FieldError::missing(endpoint_path, "give the control plane's address"));
+    };
+    let address = socket_address(endpoint.address.as_ref(), &endpoint_path)?;
+    let tls = tls(cluster, path)?;
+    if tls.is_none() && !address.ip().is_loopback() {
+        let path = join(path, "transport_socket");
+        return Err(FieldError::missing(path, "plaintext is for loopback only; give an UpstreamTlsContext with trusted_ca and sni"));
+    }
+    Ok(ControlPlane { address, tls, token_file: None })
+}
+
+fn tls(cluster: &Cluster, path: &str) -> Result<Option<ControlPlaneTls>, FieldError> {
+    let Some(socket) = &cluster.transport_socket else { return Ok(None) };
+    let path = join(path, "transport_socket.typed_config");
+    let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
+        return Err(FieldError::missing(path, "give an UpstreamTlsContext"));
+    };
+    let context: UpstreamTlsContext = unpack(config, &path)?;
+    let sni = join(&path, "sni");
+    if context.sni.is_empty() {
+        return Err(FieldError::missing(sni, "give the name in the control plane's certificate, such as weft-control-plane"));
+    }
+    let server_name = ServerName::try_from(context.sni.clone())
+        .map_err(|_| FieldError::invalid(sni, &context.sni, "is not a DNS name", "give the name in the control plane's certificate"))?;
+    let common = context.common_tls_context.unwrap_or_default();
+    let trusted_ca = join(&path, "common_tls_context.validation_context.trusted_ca.filename");
+    let file = match &common.validation_context_type {
+        Some(ValidationContextType::ValidationContext(validation)) => {
+            validation.trusted_ca.as_ref().and_then(|source| source.specifier.as_ref())
+        }
+        _ => None,
+    };
+    match file {
+        Some(Specifier::Filename(file)) if !file.is_empty() => Ok(Some(ControlPlaneTls { server_name, roots: file.into() })),
+        _ => Err(FieldError::missing(trusted_ca, "name the file with the mesh's roots")),
+    }
+}

@@ -1,0 +1,145 @@
+//! Bootstraps as they are written, and what is said of those that are refused.
+
+use std::path::Path;
+
+use super::*;
+
+/// A sidecar's bootstrap as the demo and the injector write it.
+const SIDECAR: &str = r#"
+node:
+  metadata:
+    weft.mesh: {namespace: shop, workload: reviews-v1, pod: reviews-v1-0, token_file: /run/weft/token, state_dir: /run/weft/state}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}}
+static_resources:
+  clusters:
+  - name: control-plane
+    type: STATIC
+    load_assignment:
+      cluster_name: control-plane
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 198.18.0.2, port_value: 15012}}}}]}]
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: weft-control-plane
+        common_tls_context: {validation_context: {trusted_ca: {filename: /etc/weft/roots.pem}}}
+dynamic_resources:
+  ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control-plane}}]}
+"#;
+
+const STATIC: &str = r#"
+static_resources:
+  listeners:
+  - address: {socket_address: {address: 127.0.0.1, port_value: 10000}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: app}
+  clusters:
+  - name: app
+    load_assignment:
+      cluster_name: app
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 8080}}}}]}]
+"#;
+
+fn refusal(text: &str) -> String {
+    Bootstrap::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_sidecars_bootstrap_says_who_it_is_and_where_its_control_plane_is() {
+    let bootstrap = Bootstrap::parse(SIDECAR).unwrap();
+    assert_eq!((bootstrap.node.id.as_str(), bootstrap.node.cluster.as_str()), ("shop/reviews-v1-0", "shop/reviews-v1"));
+    assert_eq!(bootstrap.node.user_agent_name, "weft-proxy");
+    assert_eq!(bootstrap.admin, DEFAULT_ADMIN);
+    assert!(bootstrap.clusters.is_empty(), "the control plane is not for traffic");
+    let Mode::Sidecar(sidecar) = bootstrap.mode else { panic!("it is a sidecar") };
+    assert_eq!(sidecar.inbound_listener(), "inbound/shop/reviews-v1");
+    assert_eq!(sidecar.trust_domain, "weft.local");
+    assert_eq!(sidecar.control_plane.address, "198.18.0.2:15012".parse().unwrap());
+    let tls = sidecar.control_plane.tls.unwrap();
+    assert_eq!(tls.roots, Path::new("/etc/weft/roots.pem"));
+    assert_eq!(tls.server_name.to_str(), "weft-control-plane");
+}
+
+#[test]
+fn the_same_in_json_is_the_same() {
+    let message: Message = yaml::from_str(SIDECAR).unwrap();
+    let json = yaml::to_json(&message).unwrap().to_string();
+    assert_eq!(*Bootstrap::parse(&json).unwrap().message, message);
+}
+
+#[test]
+fn a_static_bootstraps_listeners_and_clusters_are_published() {
+    let bootstrap = Bootstrap::parse(STATIC).unwrap();
+    assert!(matches!(bootstrap.mode, Mode::Static(None)));
+    let store = Store::new();
+    bootstrap.publish(&store);
+    let listener = store.listener("static_resources.listeners[0]").unwrap();
+    assert_eq!(listener.bind, Some("127.0.0.1:10000".parse().unwrap()));
+    assert_eq!(store.cluster("app").unwrap().members().len(), 1);
+}
+
+#[test]
+fn everything_can_come_from_another_control_plane() {
+    let wildcard = SIDECAR
+        .replace("dynamic_resources:", "dynamic_resources:\n  lds_config: {ads: {}}\n  cds_config: {ads: {}}")
+        .replace("weft.mesh:", "other:");
+    let Mode::Static(Some(subscriptions)) = Bootstrap::parse(&wildcard).unwrap().mode else { panic!("no sidecar") };
+    assert_eq!(subscriptions.kinds, [Kind::Listener, Kind::Cluster]);
+}
+
+#[test]
+fn what_is_refused_is_named_by_its_path() {
+    let sidecar = |from: &str, to: &str| {
+        assert!(SIDECAR.contains(from), "{from}");
+        SIDECAR.replace(from, to)
+    };
+    let fixed = |from: &str, to: &str| {
+        assert!(STATIC.contains(from), "{from}");
+        STATIC.replace(from, to)
+    };
+    for (text, path) in [
+        (sidecar("namespace: shop, ", ""), r#"node.metadata["weft.mesh"].namespace"#),
+        (sidecar("token_file: /run/weft/token, ", ""), r#"node.metadata["weft.mesh"].token_file"#),
+        (sidecar("node:", "node:\n  id: shop/other"), "node.id"),
+        (sidecar("DELTA_GRPC", "GRPC"), "dynamic_resources.ads_config.api_type"),
+        (
+            sidecar("cluster_name: control-plane}}]", "cluster_name: other}}]"),
+            "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
+        ),
+        (sidecar("        sni: weft-control-plane\n", ""), "static_resources.clusters[0].transport_socket.typed_config.sni"),
+        (
+            sidecar("filename: /etc/weft/roots.pem", ""),
+            "static_resources.clusters[0].transport_socket.typed_config.common_tls_context.validation_context.trusted_ca.filename",
+        ),
+        (sidecar("port_value: 15000", "port_value: 99999"), "admin.address.socket_address.port_value"),
+        (sidecar("admin:", "overload_manager: {}\nadmin:"), "overload_manager"),
+        (fixed("cluster: app", ""), "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.cluster"),
+        (fixed("port_value: 10000", "port_value: 100000"), "static_resources.listeners[0].address.socket_address.port_value"),
+        (fixed("- name: app", "- name: app\n    type: EDS\n    eds_cluster_config: {eds_config: {ads: {}}}"), "static_resources.clusters[0]"),
+    ] {
+        let refusal = refusal(&text);
+        assert!(refusal.starts_with(path), "{path} is not what is named in: {refusal}");
+    }
+}
+
+#[test]
+fn plaintext_to_a_control_plane_elsewhere_is_refused() {
+    let start = SIDECAR.find("    transport_socket:").unwrap();
+    let end = SIDECAR.find("dynamic_resources:").unwrap();
+    let plain = format!("{}{}", &SIDECAR[..start], &SIDECAR[end..]);
+    assert!(refusal(&plain).starts_with("static_resources.clusters[0].transport_socket: "));
+    assert!(Bootstrap::parse(&plain.replace("198.18.0.2", "127.0.0.1")).is_ok());
+}
+
+#[test]
+fn a_file_that_is_no_yaml_is_refused_with_its_name_and_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bootstrap.yaml");
+    fs::write(&file, "node: {id: [").unwrap();
+    let error = Bootstrap::read(&file).unwrap_err().to_string();
+    assert!(error.contains("bootstrap.yaml") && error.contains("line"), "{error}");
+    let missing = Bootstrap::read(&folder.path().join("none")).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read "), "{missing}");
+}
