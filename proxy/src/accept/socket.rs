@@ -2,8 +2,8 @@
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+
 
 /// The kernel lowers this to `net.core.somaxconn`; a smaller constant of ours would drop connections in a rollout.
 const BACKLOG: i32 = 65_535;
@@ -25,5 +25,5 @@ pub fn listen(address: SocketAddr, backlog: Option<u32>) -> io::Result<TcpListen
     socket.bind(&address.into())?;
     let backlog = backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(BACKLOG);
     socket.listen(backlog)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }

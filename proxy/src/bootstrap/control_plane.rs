@@ -62,7 +62,7 @@ fn compile(cluster: &Cluster, path: &str) -> Result<ControlPlane, FieldError> {
         let path = join(path, "transport_socket");
         return Err(FieldError::missing(path, "plaintext is for loopback only; give an UpstreamTlsContext with trusted_ca and sni"));
     }
-    Ok(ControlPlane { address, tls, token_file: None })
+    Ok(ControlPlane { address, tls, mark: None, token_file: None })
 }
 
 fn tls(cluster: &Cluster, path: &str) -> Result<Option<ControlPlaneTls>, FieldError> {

@@ -48,6 +48,8 @@ pub mod key {
     pub const STATE_DIR: &str = "state_dir";
     /// Node: the trust domain.
     pub const TRUST_DOMAIN: &str = "trust_domain";
+    /// Node: packet mark of the proxy's own connections.
+    pub const MARK: &str = "mark";
     /// Node: path of the admin server's Unix socket.
     pub const ADMIN_SOCKET: &str = "admin_socket";
 }

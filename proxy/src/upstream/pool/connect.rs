@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use weft_xds::names::{ALPN_H2, ALPN_HTTP1, ALPN_TCP};
 
 /// The name of a protocol between sidecars.
@@ -82,17 +82,23 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Network for TcpNetwork {
     fn connect(&self, address: SocketAddr) -> LocalFuture<'_, io::Result<BoxIo>> {
-        Box::pin(async move {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
-            socket.set_nonblocking(true)?;
-            if let Some(mark) = self.mark {
-                socket.set_mark(mark)?;
-            }
-            let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
-            tune(&SockRef::from(&stream))?;
-            Ok(Box::new(stream) as BoxIo)
-        })
+        Box::pin(async move { Ok(Box::new(connect_tcp(address, self.mark).await?) as BoxIo) })
     }
+}
+
+/// Connects a socket of our own, with the mark by which the redirect spares it.
+///
+/// # Errors
+/// What the kernel says; setting a mark needs `CAP_NET_ADMIN`.
+pub async fn connect_tcp(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
+    tune(&SockRef::from(&stream))?;
+    Ok(stream)
 }
 
 /// Settings for every connection, accepted or made.

@@ -8,7 +8,7 @@ mod http1;
 mod http2;
 mod target;
 
-pub use connect::{ConnectError, Connected, LocalFuture, Network, TcpNetwork, connect, tune};
+pub use connect::{ConnectError, Connected, LocalFuture, Network, TcpNetwork, connect, connect_tcp, tune};
 pub use http1::Http1Connection;
 pub use http2::Http2Connection;
 pub use target::{Target, TargetId};
