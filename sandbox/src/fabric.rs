@@ -63,7 +63,12 @@ impl Fabric {
         let host = netns::own("net")?;
         let bridge = {
             let name = name.clone();
-            on_fresh_thread(move || make_bridge(name, subnet, &host)).await??
+            on_fresh_thread(move || {
+                // The kernel may still be about to remove that of an owner who has died: nobody else's has this name.
+                link::with_netlink(async |links| links.delete(&name).await)?;
+                make_bridge(name, subnet, &host)
+            })
+            .await??
         };
         let fabric = Self {
             subnet,

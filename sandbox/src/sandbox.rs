@@ -18,6 +18,8 @@ use crate::{Capture, Error, Published};
 pub struct Config {
     /// Where processes' logs go; by default into the sandbox's own directory, which is removed with it.
     pub log_directory: Option<PathBuf>,
+    /// Where the sandbox's directory and lock go, instead of the place described in the crate's documentation.
+    pub runtime_directory: Option<PathBuf>,
 }
 
 /// A line of the pods' hosts files.
@@ -59,7 +61,7 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Privileges`], which names the command that helps; [`Error::NoFreeSubnet`]; or what the kernel refused.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let slot = Slot::take(&state::runtime_directory())?;
+        let slot = Slot::take(&config.runtime_directory.unwrap_or_else(state::runtime_directory))?;
         let directories = Directories {
             pods: slot.directory.join("pods"),
             logs: config.log_directory.unwrap_or_else(|| slot.directory.join("logs")),

@@ -6,10 +6,16 @@
 //!   weft-7/             hosts files, /run directories, logs
 //! ```
 //! The kernel frees a killed owner's lock and namespaces; what can be left is the directory and processes that have left their parent.
+//!
+//! The directory says whose a subnet was. Whether it is free is asked of the network namespace it would be in, because sandboxes with
+//! different directories can share one, and those in different ones may use the same: the owner binds an abstract Unix socket, whose name
+//! exists once per network namespace and as long as the owner.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{ErrorKind, Read};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +40,7 @@ pub(crate) struct Slot {
     pub(crate) directory: PathBuf,
     lock_path: PathBuf,
     _lock: Flock<File>,
+    _name: UnixDatagram,
 }
 
 impl Slot {
@@ -42,24 +49,25 @@ impl Slot {
         make_runtime_directory(runtime)?;
         sweep(runtime);
         for number in SLOTS {
-            let Some((lock_path, mut lock)) = lock(runtime, number)? else {
-                continue;
-            };
+            let Some(name) = take_name(number)? else { continue };
+            let Some((lock_path, mut lock)) = lock(runtime, number)? else { continue };
+            // Its owner may have died since the sweep.
+            clean_up(runtime, number, &mut lock);
             let fail = |action: &str, path: &Path| Error::io(format!("{action} {}", path.display()));
-            let directory = runtime.join(name(number));
+            let directory = runtime.join(slot_name(number));
             fs::create_dir_all(&directory).map_err(fail("create", &directory))?;
-            let token = fs::read_to_string("/proc/sys/kernel/random/uuid")
-                .map_err(fail("read a random token for", &directory))?;
-            let token = format!("{}:{}", name(number), token.trim());
-            lock.set_len(0).and_then(|()| writeln!(lock, "{token}")).map_err(fail("write", &lock_path))?;
-            return Ok(Self { number, token, directory, lock_path, _lock: lock });
+            let random = fs::read_to_string("/proc/sys/kernel/random/uuid");
+            let random = random.map_err(fail("read a random token for", &directory))?;
+            let token = format!("{}:{}", slot_name(number), random.trim());
+            lock.set_len(0).and_then(|()| lock.write_all_at(token.as_bytes(), 0)).map_err(fail("write", &lock_path))?;
+            return Ok(Self { number, token, directory, lock_path, _lock: lock, _name: name });
         }
         Err(Error::NoFreeSubnet { directory: runtime.to_owned() })
     }
 
     /// The sandbox's name, which is also that of its interface on the host.
     pub(crate) fn name(&self) -> String {
-        name(self.number)
+        slot_name(self.number)
     }
 }
 
@@ -111,27 +119,41 @@ pub(crate) fn sweep(runtime: &Path) {
         if !runtime.join(lock_name(number)).exists() {
             continue;
         }
-        let Ok(Some((lock_path, mut lock))) = lock(runtime, number) else {
-            continue;
-        };
-        let mut token = String::new();
-        if lock.read_to_string(&mut token).is_ok() && !token.trim().is_empty() {
-            kill_marked(token.trim());
+        if let Ok(Some((lock_path, mut lock))) = lock(runtime, number) {
+            clean_up(runtime, number, &mut lock);
+            let _ = fs::remove_file(lock_path);
         }
-        tracing::info!(sandbox = name(number), "removed what a killed sandbox had left");
-        let _ = fs::remove_dir_all(runtime.join(name(number)));
-        let _ = fs::remove_file(lock_path);
     }
 }
 
-/// Kills every process whose environment carries `token`, and the process that calls this if it does.
+/// The same for one subnet, whose lock is held.
+fn clean_up(runtime: &Path, number: u8, lock: &mut File) {
+    let mut token = String::new();
+    if lock.read_to_string(&mut token).is_err() || token.is_empty() {
+        return;
+    }
+    kill_marked(&token);
+    // Best effort: what cannot be removed harms nobody.
+    let _ = fs::remove_dir_all(runtime.join(slot_name(number)));
+    tracing::info!(sandbox = slot_name(number), "removed what a killed sandbox had left");
+}
+
+/// Kills every process whose environment carries `token`, and those they start meanwhile.
 fn kill_marked(token: &str) {
     let mark = format!("{MARK}={token}");
-    for pid in processes() {
+    let marked = |pid: &i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes()) {
+        environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    // A process in the middle of exec shows no environment: so look again after none was found.
+    let mut quiet = 0;
+    while quiet < 3 {
+        let found: Vec<i32> = processes().filter(marked).collect();
+        quiet = if found.is_empty() { quiet + 1 } else { 0 };
+        for pid in found {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -160,12 +182,22 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-fn name(number: u8) -> String {
+fn slot_name(number: u8) -> String {
     format!("weft-{number}")
 }
 
 fn lock_name(number: u8) -> String {
     format!("weft-{number}.lock")
+}
+
+/// Takes a subnet's name in the caller's network namespace; none if another has it.
+fn take_name(number: u8) -> Result<Option<UnixDatagram>, Error> {
+    let bind = || UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("weft/sandbox/{number}"))?);
+    match bind() {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(Error::io("reserve a subnet")(error)),
+    }
 }
 
 /// Locks a subnet; none if its owner is alive.
@@ -174,8 +206,13 @@ fn lock(runtime: &Path, number: u8) -> Result<Option<(PathBuf, Flock<File>)>, Er
     loop {
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = match open {
+            // The owner of the last sandbox has removed the directory.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                make_runtime_directory(runtime)?;
+                continue;
+            }
             // Another user's lock in a shared directory.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && path.exists() => {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && path.exists() => {
                 return Ok(None);
             }
             open => open.map_err(Error::io(format!("open {}", path.display())))?,

@@ -27,24 +27,25 @@ weft_sandbox::tests! {
 const LIMIT: Duration = Duration::from_secs(10);
 
 async fn stopping_leaves_nothing_behind() -> TestResult {
-    let sandbox = testing::sandbox().await?;
+    let sandbox = sandbox_in(&runtime()).await?;
     let (name, directory) = (sandbox.name(), sandbox.directory());
     let pod = sandbox.add_pod(PodSpec::named("a")).await?;
     let process = pod.spawn("parent", with_a_runaway_child()).await?;
     let child = runaway(&pod.run_dir()).await;
     let lock = directory.with_extension("lock");
-    assert!(has_interface(&name) && directory.is_dir() && lock.is_file() && is_alive(child));
+    let interface = Interface::find(&name)?;
+    assert!(directory.is_dir() && lock.is_file() && is_alive(child));
     sandbox.stop().await;
     assert!(process.wait().await.code().is_none(), "it was killed");
     eventually("the runaway child is killed", LIMIT, async || !is_alive(child)).await;
-    assert!(!has_interface(&name));
+    assert!(interface.is_gone());
     drop(pod);
     assert!(!directory.exists() && !lock.exists());
     Ok(())
 }
 
 async fn removing_a_pod_ends_its_processes_and_their_children() -> TestResult {
-    let sandbox = testing::sandbox().await?;
+    let sandbox = sandbox_in(&runtime()).await?;
     let (a, b) = (sandbox.add_pod(PodSpec::named("a")).await?, sandbox.add_pod(PodSpec::named("b")).await?);
     let process = a.spawn("parent", with_a_runaway_child()).await?;
     let other = b.spawn("other", with_a_runaway_child()).await?;
@@ -58,7 +59,7 @@ async fn removing_a_pod_ends_its_processes_and_their_children() -> TestResult {
 }
 
 async fn a_process_outlives_the_thread_that_asked_for_it() -> TestResult {
-    let sandbox = testing::sandbox().await?;
+    let sandbox = sandbox_in(&runtime()).await?;
     let pod = sandbox.add_pod(PodSpec::named("a")).await?;
     let asker = {
         let pod = pod.clone();
@@ -79,28 +80,27 @@ async fn a_process_outlives_the_thread_that_asked_for_it() -> TestResult {
 }
 
 async fn a_killed_owner_leaves_no_process_and_the_next_start_removes_the_rest() -> TestResult {
-    let own = testing::sandbox().await?;
-    let mut owner = Owner::start(&own).await?;
-    assert!(is_alive(owner.process) && is_alive(owner.runaway) && has_interface(&owner.name));
+    let own = sandbox_in(&runtime()).await?;
+    let mut owner = Owner::start().await?;
+    assert!(is_alive(owner.process) && is_alive(owner.runaway) && !owner.interface.is_gone());
     owner.child.kill()?;
     owner.child.wait()?;
     eventually("the process dies with its owner", LIMIT, async || !is_alive(owner.process)).await;
-    eventually("the interface goes with the bridge's namespace", LIMIT, async || !has_interface(&owner.name)).await;
+    eventually("the interface goes with the bridge's namespace", LIMIT, async || owner.interface.is_gone()).await;
     assert!(owner.directory.is_dir());
-    let next = testing::sandbox().await?;
+    let next = sandbox_in(&runtime()).await?;
     eventually("the child that had left its parent is killed", LIMIT, async || !is_alive(owner.runaway)).await;
     assert!(own.directory().is_dir(), "a living owner's sandbox is left alone");
-    assert!(next.name() == owner.name || !owner.directory.exists());
+    assert!(next.directory() == owner.directory || !owner.directory.exists());
     Ok(())
 }
 
 async fn an_interrupted_owner_leaves_nothing_behind() -> TestResult {
-    let own = testing::sandbox().await?;
-    let mut owner = Owner::start(&own).await?;
+    let mut owner = Owner::start().await?;
     let pid = nix::unistd::Pid::from_raw(owner.child.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
     assert!(owner.child.wait()?.success());
-    assert!(!has_interface(&owner.name) && !owner.directory.exists());
+    assert!(owner.interface.is_gone() && !owner.directory.exists());
     eventually("all processes are gone", LIMIT, async || !is_alive(owner.process) && !is_alive(owner.runaway)).await;
     Ok(())
 }
@@ -153,10 +153,22 @@ async fn where_namespaces_are_forbidden_the_error_names_the_command_that_helps()
     Ok(())
 }
 
+/// A directory of this test's own, so that tests that run at the same time do not clean up after each other. The sandbox makes and
+/// removes it.
+fn runtime() -> PathBuf {
+    std::env::temp_dir().join(format!("weft-test-{}", std::process::id()))
+}
+
+async fn sandbox_in(runtime: &Path) -> Result<Sandbox, testing::Failure> {
+    let config = Config { runtime_directory: Some(runtime.to_owned()), ..Config::default() };
+    let cannot = |error: Error| if error.is_missing_privilege() { skip(error.to_string()) } else { error.into() };
+    Sandbox::start(config).await.map_err(cannot)
+}
+
 /// Another process that owns a sandbox.
 struct Owner {
     child: Child,
-    name: String,
+    interface: Interface,
     directory: PathBuf,
     /// A process in its pod.
     process: i32,
@@ -165,16 +177,16 @@ struct Owner {
 }
 
 impl Owner {
-    async fn start(own: &Sandbox) -> Result<Self, testing::Failure> {
+    async fn start() -> Result<Self, testing::Failure> {
         let mut command = testing::helper("own_a_sandbox")?;
-        // A helper of a rootless test is root, but not outside.
-        command.env("WEFT_RUNTIME_DIR", own.directory().parent().unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("WEFT_RUNTIME_DIR", runtime()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let mut lines = Lines::of(&mut child);
-        let (name, directory) = (lines.next(), PathBuf::from(lines.next()));
+        let interface = Interface::find(&lines.next())?;
+        let directory = PathBuf::from(lines.next());
         let process = lines.next().parse()?;
         let runaway = runaway(&directory.join("pods/a/run")).await;
-        Ok(Self { child, name, directory, process, runaway })
+        Ok(Self { child, interface, directory, process, runaway })
     }
 }
 
@@ -249,7 +261,7 @@ fn with_a_runaway_child() -> Command {
     let mut command = Command::new("/bin/sh");
     command.args([
         "-c",
-        "setsid sh -c 'echo $$ > /run/child.tmp; mv /run/child.tmp /run/child; exec sleep 1000' & exec sleep 1000",
+        "setsid sh -c 'echo $$ > /run/child.tmp; mv /run/child.tmp /run/child; exec sleep 100' & exec sleep 100",
     ]);
     command
 }
@@ -267,8 +279,17 @@ fn is_alive(pid: i32) -> bool {
     status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-fn has_interface(name: &str) -> bool {
-    nix::net::if_::if_nametoindex(name).is_ok()
+/// An interface of the host: its name, and its number, which unlike the name is not used again soon.
+struct Interface(String, u32);
+
+impl Interface {
+    fn find(name: &str) -> Result<Self, nix::Error> {
+        Ok(Self(name.to_owned(), nix::net::if_::if_nametoindex(name)?))
+    }
+
+    fn is_gone(&self) -> bool {
+        nix::net::if_::if_nametoindex(self.0.as_str()) != Ok(self.1)
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
