@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,6 @@ use crate::{Capture, Error, Published};
 pub struct Config {
     /// Where processes' logs go; by default into the sandbox's own directory, which is removed with it.
     pub log_directory: Option<PathBuf>,
-    /// Where the sandbox's directory and lock go, instead of the place described in the crate's documentation.
-    pub runtime_directory: Option<PathBuf>,
 }
 
 /// A line of the pods' hosts files.
@@ -61,7 +59,16 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Privileges`], which names the command that helps; [`Error::NoFreeSubnet`]; or what the kernel refused.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let slot = Slot::take(&config.runtime_directory.unwrap_or_else(state::runtime_directory))?;
+        Self::start_in(&state::runtime_directory(), config).await
+    }
+
+    /// The same with its directory and lock in `runtime`, instead of the place described in the crate's documentation. `runtime` is
+    /// made if it does not exist, and removed with the last sandbox in it.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start`].
+    pub async fn start_in(runtime: &Path, config: Config) -> Result<Self, Error> {
+        let slot = Slot::take(runtime)?;
         let directories = Directories {
             pods: slot.directory.join("pods"),
             logs: config.log_directory.unwrap_or_else(|| slot.directory.join("logs")),

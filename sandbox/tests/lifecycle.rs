@@ -160,9 +160,8 @@ fn runtime() -> PathBuf {
 }
 
 async fn sandbox_in(runtime: &Path) -> Result<Sandbox, testing::Failure> {
-    let config = Config { runtime_directory: Some(runtime.to_owned()), ..Config::default() };
     let cannot = |error: Error| if error.is_missing_privilege() { skip(error.to_string()) } else { error.into() };
-    Sandbox::start(config).await.map_err(cannot)
+    Sandbox::start_in(runtime, Config::default()).await.map_err(cannot)
 }
 
 /// Another process that owns a sandbox.
