@@ -171,9 +171,9 @@ impl Cluster {
         self.config.load().connect_timeout
     }
 
-    /// How long a connection may be without requests; `None` keeps it for ever.
-    pub fn idle_timeout(&self) -> Option<Duration> {
-        self.config.load().idle_timeout
+    /// How long a connection may be without requests; [`Duration::MAX`] keeps it for ever.
+    pub fn idle_timeout(&self) -> Duration {
+        self.config.load().idle_timeout.unwrap_or(Duration::MAX)
     }
 
     /// What HTTP version to speak for a client that speaks HTTP/2, or does not.

@@ -183,23 +183,29 @@ impl Detector {
     pub(super) fn tick<'a>(&self, endpoints: impl Iterator<Item = &'a State> + Clone, now: Instant) {
         let settings = self.settings.load();
         let now_ms = self.millis(now);
+        let start = self.interval_start.load(Relaxed);
+        let over = settings
+            .as_deref()
+            .filter(|settings| now_ms.saturating_sub(start) >= millis(settings.interval));
+        if over.is_some() {
+            self.interval_start.store(now_ms, Relaxed);
+            for state in endpoints.clone().filter(|state| !state.outlier.is_ejected()) {
+                // Envoy: an endpoint that stayed in for an interval has one ejection forgiven.
+                let _ = state
+                    .outlier
+                    .times
+                    .fetch_update(Relaxed, Relaxed, |times| times.checked_sub(1));
+            }
+        }
         for state in endpoints.clone().filter(|state| state.outlier.is_ejected()) {
             // Out => In, when its time is over or nobody detects outliers any more.
             if settings.is_none() || now_ms >= state.outlier.until.load(Relaxed) {
                 self.readmit(state);
             }
         }
-        let Some(settings) = settings.as_deref() else { return };
-        let start = self.interval_start.load(Relaxed);
-        if now_ms.saturating_sub(start) < millis(settings.interval) {
-            return;
+        if let Some(settings) = over {
+            self.judge_interval(endpoints, settings, now);
         }
-        self.interval_start.store(now_ms, Relaxed);
-        for state in endpoints.clone().filter(|state| !state.outlier.is_ejected()) {
-            // Envoy: an endpoint that behaves for an interval has one ejection forgiven.
-            let _ = state.outlier.times.fetch_update(Relaxed, Relaxed, |times| times.checked_sub(1));
-        }
-        self.judge_interval(endpoints, settings, now);
     }
 
     fn readmit(&self, state: &State) {
