@@ -9,7 +9,7 @@ weft-proxy: Weft's data plane
 
 Usage:
   weft-proxy -c FILE [--validate]     run with an Envoy bootstrap (YAML or JSON)
-  weft-proxy drain [-c FILE]          tell the running proxy to drain, and wait until it is idle
+  weft-proxy drain [-c FILE]          tell the proxy that runs with FILE to say goodbye on every connection
 
 Options:
   -c, --config-path FILE    the bootstrap
