@@ -1,2 +1,78 @@
-//! entry
-fn main() {}
+//! `weft`: the command line.
+//!
+//! | module | command |
+//! |---|---|
+//! | [`demo`] | `weft demo`: a whole mesh with a sample shop on this machine |
+//! | [`status`] | `weft status`: the control plane, and each proxy |
+//! | [`config`] | `weft config`: what one proxy knows |
+//! | [`validate`] | `weft validate`: the control plane's validation, without a control plane |
+//! | [`command`] | the flags of all of them |
+//! | [`ask`] | HTTP questions to a control plane or a proxy |
+//! | [`output`] | tables, JSON, YAML, colour |
+//! | [`reference`] | docs/reference/cli.md, from the flags |
+//!
+//! Invariant: standard output carries data only; messages and errors go to standard error.
+
+mod ask;
+mod command;
+mod config;
+mod demo;
+mod output;
+mod reference;
+mod status;
+mod validate;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+
+use self::command::{Cli, Command, exit};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft: {error:#}");
+            ExitCode::from(exit::UNKNOWN)
+        }
+    }
+}
+
+/// Every command gets its runtime only here: `weft demo` must start before the process has a second thread.
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(args),
+        Command::Status(args) => wait_for(status::run(args)),
+        Command::Config(args) => wait_for(config::run(args)),
+        Command::Validate(args) => validate::run(&args),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
+            std::io::stdout().write_all(&script).context("writing to standard output")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Version => {
+            output::print(&format!("weft {}\n", env!("CARGO_PKG_VERSION")))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Reference => {
+            output::print(&reference::markdown())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn wait_for(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?.block_on(work)
+}
+
+/// `weft … | head` is no error.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
