@@ -7,7 +7,6 @@ pub(super) static TABLE: &[Decision] = &[
         message: "envoy.config.bootstrap.v3.Bootstrap",
         enforced: &["node", "static_resources", "dynamic_resources", "admin"],
         ignored: &[
-            "node_context_params",
             "cluster_manager",
             "flags_path",
             "stats_sinks",
@@ -19,12 +18,9 @@ pub(super) static TABLE: &[Decision] = &[
             "watchdog",
             "watchdogs",
             "tracing",
-            "layered_runtime",
             "enable_dispatcher_stats",
             "stats_server_version_override",
             "use_tcp_for_dns_lookups",
-            "typed_dns_resolver_config",
-            "fatal_actions",
             "inline_headers",
             "perf_tracing_file_path",
             "default_regex_engine",
@@ -34,6 +30,10 @@ pub(super) static TABLE: &[Decision] = &[
             "enable_worker_cpu_affinity",
         ],
         refused: &[
+            "fatal_actions",
+            "typed_dns_resolver_config",
+            "layered_runtime",
+            "node_context_params",
             "hds_config",
             "overload_manager",
             "header_prefix",
@@ -82,14 +82,8 @@ pub(super) static TABLE: &[Decision] = &[
     },
     Decision {
         message: "envoy.config.core.v3.ApiConfigSource",
-        enforced: &["api_type", "grpc_services"],
-        ignored: &[
-            "transport_api_version",
-            "refresh_delay",
-            "request_timeout",
-            "rate_limit_settings",
-            "set_node_on_first_message_only",
-        ],
+        enforced: &["api_type", "grpc_services", "transport_api_version"],
+        ignored: &["refresh_delay", "request_timeout", "rate_limit_settings", "set_node_on_first_message_only"],
         refused: &["cluster_names", "config_validators"],
     },
     Decision {

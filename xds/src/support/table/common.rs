@@ -71,15 +71,15 @@ pub(super) static TABLE: &[Decision] = &[
     },
     Decision {
         message: "envoy.config.core.v3.ConfigSource",
-        enforced: &["ads", "self"],
-        ignored: &["initial_fetch_timeout", "resource_api_version"],
+        enforced: &["ads", "self", "resource_api_version"],
+        ignored: &["initial_fetch_timeout"],
         refused: &["authorities", "path", "path_config_source", "api_config_source"],
     },
     Decision { message: "envoy.config.core.v3.AggregatedConfigSource", enforced: &[], ignored: &[], refused: &[] },
     Decision {
         message: "envoy.config.core.v3.SelfConfigSource",
-        enforced: &[],
-        ignored: &["transport_api_version"],
+        enforced: &["transport_api_version"],
+        ignored: &[],
         refused: &[],
     },
     Decision {

@@ -1,22 +1,27 @@
 //! TLS contexts and secrets.
+//!
+//! Sessions are never resumed and never renegotiated: every limit on that is kept.
 
 use super::Decision;
 
 pub(super) static TABLE: &[Decision] = &[
     Decision {
         message: "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        enforced: &["common_tls_context", "sni"],
-        ignored: &["allow_renegotiation", "max_session_keys", "enforce_rsa_key_usage"],
+        enforced: &["common_tls_context", "sni", "max_session_keys", "allow_renegotiation"],
+        ignored: &["enforce_rsa_key_usage"],
         refused: &["auto_host_sni", "auto_sni_san_validation"],
     },
     Decision {
         message: "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        enforced: &["common_tls_context", "require_client_certificate"],
+        enforced: &[
+            "common_tls_context",
+            "require_client_certificate",
+            "disable_stateless_session_resumption",
+            "disable_stateful_session_resumption",
+        ],
         ignored: &[
             "session_ticket_keys",
             "session_ticket_keys_sds_secret_config",
-            "disable_stateless_session_resumption",
-            "disable_stateful_session_resumption",
             "session_timeout",
             "full_scan_certs_on_sni_mismatch",
             "prefer_client_ciphers",
