@@ -20,6 +20,9 @@ use super::{client, wait};
 /// Where sidecars connect.
 pub(crate) const XDS_PORT: u16 = 15012;
 
+/// How long a new root is trusted before it signs: every sidecar hears of it within milliseconds.
+const ROOT_OVERLAP: Duration = Duration::from_secs(4);
+
 /// Where it says how it is, on its pod's loopback.
 const STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15014);
 
@@ -62,7 +65,10 @@ impl ControlPlane {
         let mut command = Command::new(&self.binary);
         command
             .args(["serve", "--folder", "/run/shop", "--state", "/run/state"])
-            .args(["--certificate-lifetime", &format!("{}s", lifetime.as_secs())]);
+            .args(["--listen", &format!("0.0.0.0:{XDS_PORT}")])
+            .args(["--service-range", "198.19.0.0/16", "--service-range", "fd00:198:18:ffff::/64"])
+            .args(["--certificate-lifetime", &format!("{}s", lifetime.as_secs())])
+            .args(["--root-overlap", &format!("{}s", ROOT_OVERLAP.as_secs())]);
         let process = self.pod.spawn("control-plane", command).await?;
         *self.lock() = Some(process.clone());
         wait::until(Duration::from_secs(10), "the control plane to be ready", || async {

@@ -7,9 +7,9 @@
 //! | [`load`], [`observe`], [`traffic`] | what is seen from the outside: load generators' counters, sidecars' statistics |
 //! | [`table`] | the live table |
 //! | [`story`], [`report`] | `--once`: seven steps, each measured, each with a counter-proof |
-//! | [`relay`] | ports of this machine that lead into the sandbox |
+//! | [`relay`] | a port of this machine that leads to the control plane's status |
 
-mod client;
+pub(crate) mod client;
 mod control_plane;
 mod folder;
 mod load;
@@ -23,6 +23,7 @@ mod table;
 mod traffic;
 mod wait;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -120,8 +121,10 @@ async fn watch(args: DemoArgs) -> anyhow::Result<ExitCode> {
         shop = Shop::start(logs, CERTIFICATES) => shop?,
         stopped = interrupted() => return stopped.map(|()| ExitCode::SUCCESS),
     };
-    let page = Relay::to_pod(&shop.maker.sandbox, args.port, shop.replica("web")?.pod.clone(), 8080)?;
-    let status = Relay::into_pod(&shop.maker.sandbox, 15014, shop.control_plane().pod().clone(), 15014)?;
+    let web = SocketAddr::new(shop.replica("web")?.pod.v4(), 8080);
+    let sandbox = &shop.maker.sandbox;
+    let page = relay::free_or_any(args.port, |on| sandbox.publish(on, web))?;
+    let status = Relay::start(sandbox, shop.control_plane().pod(), 15014)?;
     shop.everything.rate(RATE).await?;
     let routes = shop.control_plane().folder().path().join("routes.yaml");
     let head = Head {
