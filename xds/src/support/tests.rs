@@ -174,3 +174,21 @@ fn rows_cover_the_kinds_of_support() {
     assert_eq!(row(listener, "stat_prefix").support, Support::Ignored);
     assert_eq!(row(listener, "api_listener").support, Support::Refused);
 }
+
+#[test]
+fn damaged_messages_are_errors_or_not_but_never_panics() {
+    let message = yaml::from_str::<Listener>(
+        r#"{name: a, filter_chains: [{filters: [{typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, rules: {policies: {p: {principals: [{any: true}]}}}}}]}]}"#,
+    )
+    .unwrap();
+    let bytes = message.encode_to_vec();
+    for at in 0..bytes.len() {
+        for value in [0, 1, 0x0a, 0x7f, 0x80, 0xff, bytes[at] ^ 1, bytes[at].wrapping_add(8)] {
+            let mut damaged = bytes.clone();
+            damaged[at] = value;
+            // What it says does not matter: text that is not UTF-8, say, is found by decoding.
+            let _ = check(type_url::LISTENER, &damaged);
+        }
+        let _ = check(type_url::LISTENER, &bytes[..at]);
+    }
+}

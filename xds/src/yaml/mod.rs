@@ -4,6 +4,7 @@
 //! not exist is an error that names its path.
 
 mod locate;
+mod unreadable;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
@@ -47,8 +48,11 @@ pub fn from_json<M: Message + Name + Default>(value: Value) -> Result<M, FieldEr
 
 /// Writes a message in its proto3 JSON form with proto field names, as Envoy's `/config_dump` does.
 ///
+/// Inline private keys and passwords are `[redacted]`. An `Any` of a type that Weft does not know is replaced by a
+/// `google.protobuf.Struct` that names the type.
+///
 /// # Errors
-/// If the message, or an `Any` inside it, is of a type that Weft does not know.
+/// If the message is of a type that Weft does not know.
 pub fn to_json<M: Message + Name>(message: &M) -> Result<Value, FieldError> {
     to_json_all([message]).map(|mut values| values.swap_remove(0))
 }
@@ -77,9 +81,33 @@ fn write(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<Value, FieldErr
         .map_err(|error| FieldError::new("", format!("does not decode: {error}")))?;
     let options =
         SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true).stringify_64_bit_integers(true);
-    dynamic
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .map_err(|error| FieldError::new("", format!("has no JSON form: {error}")))
+    let to_value = |message: &DynamicMessage| message.serialize_with_options(serde_json::value::Serializer, &options);
+    let written = to_value(&dynamic).or_else(|_| to_value(&unreadable::without(&dynamic)));
+    let mut value = written.map_err(|error| FieldError::new("", format!("has no JSON form: {error}")))?;
+    redact(&mut value);
+    Ok(value)
+}
+
+/// Fields that Envoy marks as sensitive.
+const SECRETS: &[&str] = &["private_key", "password", "pkcs12"];
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut() {
+                if SECRETS.contains(&name.as_str()) {
+                    for inline in ["inline_bytes", "inline_string"] {
+                        if let Some(secret) = value.get_mut(inline) {
+                            *secret = "[redacted]".into();
+                        }
+                    }
+                }
+                redact(value);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        _ => {}
+    }
 }
 
 fn read(descriptor: MessageDescriptor, value: &Value) -> Result<DynamicMessage, serde_json::Error> {

@@ -113,3 +113,32 @@ fn a_typed_config_is_read_and_dumped_with_its_type() {
     assert_eq!(config["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"], "0s");
     assert_eq!(from_json::<crate::envoy::config::listener::v3::FilterChain>(json).unwrap(), chain);
 }
+
+#[test]
+fn keys_are_redacted_and_unknown_types_are_named_in_a_dump() {
+    use crate::google::protobuf::Any;
+    let chain: crate::envoy::config::listener::v3::FilterChain = from_str(
+        r#"
+        filters: [{name: a}]
+        transport_socket:
+          name: tls
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+            common_tls_context: {tls_certificates: [{certificate_chain: {inline_string: chain}, private_key: {inline_string: secret}}]}
+        "#,
+    )
+    .unwrap();
+    let mut unknown = chain.clone();
+    unknown.filters[0].config_type =
+        Some(ConfigType::TypedConfig(Any { type_url: "type.googleapis.com/some.Other".into(), value: vec![8, 1] }));
+    for chain in [chain, unknown] {
+        let json = to_json(&chain).unwrap();
+        let text = json.to_string();
+        assert!(text.contains("[redacted]") && text.contains("chain"), "{text}");
+        assert!(!text.contains("secret\""), "{text}");
+        if chain.filters[0].config_type.is_some() {
+            let note = &json["filters"][0]["typed_config"]["value"];
+            assert_eq!(note["unknown_type"], "type.googleapis.com/some.Other");
+        }
+    }
+}

@@ -16,6 +16,7 @@ pub(super) static TABLE: &[Decision] = &[
         enforced: &[
             "common_tls_context",
             "require_client_certificate",
+            "require_sni",
             "disable_stateless_session_resumption",
             "disable_stateful_session_resumption",
         ],
@@ -26,7 +27,7 @@ pub(super) static TABLE: &[Decision] = &[
             "full_scan_certs_on_sni_mismatch",
             "prefer_client_ciphers",
         ],
-        refused: &["require_sni", "ocsp_staple_policy"],
+        refused: &["ocsp_staple_policy"],
     },
     Decision {
         message: "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext",
