@@ -46,7 +46,7 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
     let store = Arc::new(Store::new());
     bootstrap.publish(&store);
     let identity = LocalIdentity::new();
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::observing(store.clone()));
     let readiness = Readiness::new();
     let (trigger, drain) = drain::channel();
 

@@ -13,13 +13,7 @@ use tokio::sync::{Notify, watch};
 pub fn channel() -> (DrainTrigger, Drain) {
     let (announce, announced) = watch::channel(false);
     let shared = Arc::new(Shared::default());
-    (
-        DrainTrigger {
-            shared: shared.clone(),
-            announce: Arc::new(announce),
-        },
-        Drain { shared, announced },
-    )
+    (DrainTrigger { shared: shared.clone(), announce: Arc::new(announce) }, Drain { shared, announced })
 }
 
 #[derive(Debug, Default)]
@@ -96,9 +90,7 @@ impl Drain {
     /// Counts as work (a request, an opaque relay) until dropped. An idle keep-alive connection holds none.
     pub fn busy(&self) -> Busy {
         self.shared.busy.fetch_add(1, Ordering::AcqRel);
-        Busy {
-            shared: self.shared.clone(),
-        }
+        Busy { shared: self.shared.clone() }
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) fn config_dump(bootstrap: &Bootstrap, dump: &Dump) -> Result<Value, F
     let mut message = yaml::to_json(bootstrap)?;
     redact(&mut message);
     let (static_listeners, static_clusters) = statics(&message);
-    let (listeners, clusters) = (resources::<Listener>(dump, Kind::Listener)?, resources::<Cluster>(dump, Kind::Cluster)?);
+    let (listeners, clusters) =
+        (resources::<Listener>(dump, Kind::Listener)?, resources::<Cluster>(dump, Kind::Cluster)?);
     let routes = resources::<RouteConfiguration>(dump, Kind::Route)?;
     let endpoints = resources::<ClusterLoadAssignment>(dump, Kind::Endpoints)?;
     let secrets = resources::<Secret>(dump, Kind::Secret)?;
@@ -83,9 +84,10 @@ impl Resource {
     fn listener(&self) -> Value {
         let mut out = Map::new();
         out.insert("name".to_owned(), (*self.record.key.1).into());
-        for (field, raw, value) in
-            [("active_state", &self.record.active, &self.active), ("warming_state", &self.record.warming, &self.warming)]
-        {
+        for (field, raw, value) in [
+            ("active_state", &self.record.active, &self.active),
+            ("warming_state", &self.record.warming, &self.warming),
+        ] {
             if let (Some(raw), Some(value)) = (raw, value) {
                 out.insert(field.to_owned(), json!({ "version_info": &*raw.version, "listener": value }));
             }
@@ -95,7 +97,8 @@ impl Resource {
 
     /// The dumps of the other kinds, which hold one version each.
     fn state(&self, field: &str, warming: bool) -> Option<Value> {
-        let (raw, value) = if warming { (&self.record.warming, &self.warming) } else { (&self.record.active, &self.active) };
+        let (raw, value) =
+            if warming { (&self.record.warming, &self.warming) } else { (&self.record.active, &self.active) };
         let mut out = Map::new();
         match (raw, value) {
             (Some(raw), Some(value)) => {

@@ -40,7 +40,8 @@ pub enum LogError {
 /// # Errors
 /// When the filter is not understood, or the process already logs elsewhere.
 pub fn log_to_stderr(level: Option<&str>) -> Result<(), LogError> {
-    let text = level.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| DEFAULT.to_owned());
+    let text =
+        level.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| DEFAULT.to_owned());
     let (layer, handle) = reload::Layer::new(filter(&text)?);
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let subscriber = tracing_subscriber::registry().with(layer).with(lines);

@@ -28,7 +28,7 @@ use crate::tls::LocalIdentity;
 
 pub use drain::{Busy, Drain, DrainTrigger};
 pub use logging::{LogError, log_to_stderr};
-pub use readiness::{ReadyGuard, Readiness};
+pub use readiness::{Readiness, ReadyGuard};
 pub use request::drain_running;
 pub use server::{AdminError, PUBLIC_PORT};
 

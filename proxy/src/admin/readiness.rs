@@ -19,10 +19,7 @@ impl Readiness {
     #[must_use = "the task counts as done when the guard is dropped"]
     pub fn wait_for(&self, task: &'static str) -> ReadyGuard {
         *self.lock().entry(task).or_default() += 1;
-        ReadyGuard {
-            readiness: self.clone(),
-            task,
-        }
+        ReadyGuard { readiness: self.clone(), task }
     }
 
     /// The tasks not done, in alphabetic order; empty when ready.

@@ -22,7 +22,8 @@ pub fn drain_running(bootstrap: Option<&Path>) -> anyhow::Result<()> {
         None => DEFAULT_ADMIN,
     };
     let admin = reachable(admin);
-    let answer = post_drain(admin).with_context(|| format!("no proxy answers on {admin}: is it running, and is this its admin address?"))?;
+    let answer = post_drain(admin)
+        .with_context(|| format!("no proxy answers on {admin}: is it running, and is this its admin address?"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
     if !head.starts_with("HTTP/1.1 200 ") {
         bail!("{admin} does not drain: {}", head.lines().next().unwrap_or_default());

@@ -95,7 +95,8 @@ impl Admin {
         let reads = method == Method::GET || method == Method::HEAD;
         let path = uri.path();
         match (path, scope) {
-            ("/ready" | "/stats/prometheus", _) | ("/" | "/help" | "/live" | "/config_dump" | "/clusters" | "/certs", Scope::Private)
+            ("/ready" | "/stats/prometheus", _)
+            | ("/" | "/help" | "/live" | "/config_dump" | "/clusters" | "/certs", Scope::Private)
                 if !reads =>
             {
                 wrong_method("GET, HEAD")
@@ -104,11 +105,15 @@ impl Admin {
             ("/stats/prometheus", _) => {
                 Answer { content_type: OPENMETRICS, ..Answer::new(StatusCode::OK, self.metrics.encode()) }
             }
-            (_, Scope::Public) => Answer::new(StatusCode::NOT_FOUND, "only /ready and /stats/prometheus are served here\n"),
+            (_, Scope::Public) => {
+                Answer::new(StatusCode::NOT_FOUND, "only /ready and /stats/prometheus are served here\n")
+            }
             ("/" | "/help", _) => Answer::new(StatusCode::OK, HELP),
             ("/live", _) => Answer::new(StatusCode::OK, "live\n"),
             ("/config_dump", _) => self.config_dump().await,
-            ("/clusters", _) if parameter(uri, "format") == Some("json") => Answer::json(&show::clusters_json(&self.store.load())),
+            ("/clusters", _) if parameter(uri, "format") == Some("json") => {
+                Answer::json(&show::clusters_json(&self.store.load()))
+            }
             ("/clusters", _) => Answer::new(StatusCode::OK, show::clusters_text(&self.store.load())),
             ("/certs", _) => Answer::json(&show::certificates(&self.identity)),
             ("/logging", _) if reads => match logging::current() {
@@ -141,7 +146,9 @@ impl Admin {
         };
         match dump::config_dump(&self.bootstrap, &configuration) {
             Ok(dump) => Answer::json(&dump),
-            Err(error) => Answer::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the configuration has no JSON form: {error}\n")),
+            Err(error) => {
+                Answer::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the configuration has no JSON form: {error}\n"))
+            }
         }
     }
 

@@ -65,8 +65,7 @@ impl Sockets {
 
     /// Serves on a thread with a runtime of its own, which a busy data path cannot starve and which cannot hold up the data path.
     pub(super) fn serve(self, admin: Admin) -> Result<(), AdminError> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
         let work = move || runtime.block_on(self.run(Arc::new(admin)));
         std::thread::Builder::new().name("admin".to_owned()).spawn(work).map(drop).map_err(AdminError::Thread)
     }

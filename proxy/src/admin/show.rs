@@ -45,8 +45,10 @@ pub(super) fn clusters_text(snapshot: &Snapshot) -> String {
 pub(super) fn clusters_json(snapshot: &Snapshot) -> Value {
     let clusters = sorted(snapshot).map(|cluster| {
         let config = cluster.config();
-        let in_use: serde_json::Map<String, Value> =
-            RESOURCES.iter().map(|(resource, text)| ((*text).to_owned(), cluster.breaker().in_use(*resource).into())).collect();
+        let in_use: serde_json::Map<String, Value> = RESOURCES
+            .iter()
+            .map(|(resource, text)| ((*text).to_owned(), cluster.breaker().in_use(*resource).into()))
+            .collect();
         json!({
             "name": &*config.name,
             "discovery": match &config.discovery {
@@ -130,8 +132,10 @@ pub(super) fn certificates(identity: &LocalIdentity) -> Value {
             })
         })
         .collect();
-    let roots: Vec<Value> = current.bundle.iter().flat_map(|bundle| bundle.certificates()).filter_map(|der| root(der)).collect();
-    let mut answer = json!({ "certificates": [{ "ca_cert": roots, "cert_chain": chain }], "generation": current.generation });
+    let roots: Vec<Value> =
+        current.bundle.iter().flat_map(|bundle| bundle.certificates()).filter_map(|der| root(der)).collect();
+    let mut answer =
+        json!({ "certificates": [{ "ca_cert": roots, "cert_chain": chain }], "generation": current.generation });
     if let Some(failure) = identity.last_failure() {
         answer["last_failure"] = failure.into();
     }
@@ -141,7 +145,8 @@ pub(super) fn certificates(identity: &LocalIdentity) -> Value {
 fn root(der: &[u8]) -> Option<Value> {
     let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
     let (from, to) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-    let time = |seconds: i64| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let time =
+        |seconds: i64| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     Some(json!({
         "path": "SDS: bundle",
         "serial_number": parsed.raw_serial_as_string().replace(':', ""),

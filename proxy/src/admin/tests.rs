@@ -65,7 +65,10 @@ impl Fixture {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let admin = self.admin.clone();
         tokio::spawn(server::serve(server, admin, scope));
-        client.write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        client
+            .write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -82,7 +85,10 @@ async fn is_ready_when_nothing_is_waited_for_and_not_while_it_drains() {
     let fixture = fixture();
     let guard = fixture.readiness.wait_for("certificate");
     let (status, body) = fixture.ask("GET /ready", Scope::Public).await;
-    assert_eq!((status.as_str(), body.as_str()), ("HTTP/1.1 503 Service Unavailable", "not ready, waiting for: certificate\n"));
+    assert_eq!(
+        (status.as_str(), body.as_str()),
+        ("HTTP/1.1 503 Service Unavailable", "not ready, waiting for: certificate\n")
+    );
     drop(guard);
     assert_eq!(fixture.status("GET /ready", Scope::Public).await, "200");
     assert_eq!(fixture.status("POST /drain", Scope::Private).await, "200");
@@ -106,9 +112,13 @@ async fn all_addresses_reach_readiness_and_metrics_only() {
 #[tokio::test]
 async fn reading_never_changes_anything() {
     let fixture = fixture();
-    for (request, status) in
-        [("GET /drain", "405"), ("DELETE /logging", "405"), ("POST /certs", "405"), ("GET /nothing", "404"), ("HEAD /config_dump", "200")]
-    {
+    for (request, status) in [
+        ("GET /drain", "405"),
+        ("DELETE /logging", "405"),
+        ("POST /certs", "405"),
+        ("GET /nothing", "404"),
+        ("HEAD /config_dump", "200"),
+    ] {
         assert_eq!(fixture.status(request, Scope::Private).await, status, "{request}");
     }
     assert!(!fixture.drain.is_draining());
@@ -159,7 +169,10 @@ fn the_dump_shows_versions_and_refusals_and_no_private_key() {
                 root: false,
                 active: Some(Raw { version: "7".into(), message: Arc::new(pack(&route)) }),
                 warming: None,
-                refused: Some(Refusal { version: "8".into(), error: FieldError::new("virtual_hosts[0].name", "is bad") }),
+                refused: Some(Refusal {
+                    version: "8".into(),
+                    error: FieldError::new("virtual_hosts[0].name", "is bad"),
+                }),
                 absent: false,
             },
             Record {

@@ -120,7 +120,11 @@ impl ControlPlaneChannel {
     }
 }
 
-async fn connect(control_plane: &ControlPlane, identity: &LocalIdentity, showed: &AtomicBool) -> Result<Connection, ConnectError> {
+async fn connect(
+    control_plane: &ControlPlane,
+    identity: &LocalIdentity,
+    showed: &AtomicBool,
+) -> Result<Connection, ConnectError> {
     let address = control_plane.address;
     let connected = tokio::time::timeout(CONNECT_LIMIT, async {
         let io = upstream::pool::connect_tcp(address, control_plane.mark).await;

@@ -22,7 +22,7 @@ use super::keep::Keeper;
 use super::kind::Kind;
 use super::on_demand::{ANSWER_LIMIT, Demand, Lookup, MAX_DESTINATIONS, OnDemand, Question};
 use super::resource::{Applier, Compiler};
-use super::state::{Answer, Change, Record, State};
+use super::state::{Answer, Record, State};
 use crate::admin::ReadyGuard;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
@@ -53,17 +53,24 @@ pub enum Wants {
 /// Opens streams. The one for use is [`ControlPlaneChannel`]; tests have their own.
 pub trait Connect: Send {
     /// Opens a stream that sends `requests`; resolves with the responses at the server's first sign of life.
-    fn open(&mut self, requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>) -> BoxFuture<'static, Result<Responses, Status>>;
+    fn open(
+        &mut self,
+        requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
+    ) -> BoxFuture<'static, Result<Responses, Status>>;
 }
 
 /// What a stream brings.
 pub type Responses = BoxStream<'static, Result<DeltaDiscoveryResponse, Status>>;
 
 impl Connect for ControlPlaneChannel {
-    fn open(&mut self, requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>) -> BoxFuture<'static, Result<Responses, Status>> {
+    fn open(
+        &mut self,
+        requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
+    ) -> BoxFuture<'static, Result<Responses, Status>> {
         let this = self.clone();
         Box::pin(async move {
-            let mut client = AggregatedDiscoveryServiceClient::new(this.channel()).max_decoding_message_size(MAX_RESPONSE);
+            let mut client =
+                AggregatedDiscoveryServiceClient::new(this.channel()).max_decoding_message_size(MAX_RESPONSE);
             let mut request = tonic::Request::new(UnboundedReceiverStream::new(requests));
             if let Some(authorization) = this.authorization() {
                 request.metadata_mut().insert("authorization", authorization);
@@ -125,9 +132,19 @@ pub struct Client<C> {
 
 /// The stream, or the way to one.
 enum Link {
-    Pausing { until: Instant },
-    Opening { requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>, opening: BoxFuture<'static, Result<Responses, Status>>, until: Instant },
-    Open { requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>, responses: Responses, answered: bool },
+    Pausing {
+        until: Instant,
+    },
+    Opening {
+        requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+        opening: BoxFuture<'static, Result<Responses, Status>>,
+        until: Instant,
+    },
+    Open {
+        requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+        responses: Responses,
+        answered: bool,
+    },
 }
 
 /// What happened on the way.
@@ -278,7 +295,10 @@ impl<C: Connect> Client<C> {
         let name = names::outbound_listener(destination);
         self.state.want(Kind::Listener, &name);
         let overdue = self.demand.asked_since(destination).is_some_and(|first| first + ANSWER_LIMIT <= now);
-        if self.state.answer(Kind::Listener, &name) == Answer::Unknown && overdue && !matches!(self.link, Link::Open { .. }) {
+        if self.state.answer(Kind::Listener, &name) == Answer::Unknown
+            && overdue
+            && !matches!(self.link, Link::Open { .. })
+        {
             // Asked before, in vain, and nobody is there who could answer: do not make every connection wait.
             self.demand.answer(destination, &Lookup::NoAnswer);
         } else {
@@ -305,11 +325,6 @@ impl<C: Connect> Client<C> {
         let changes = self.state.take_changes();
         if !changes.is_empty() {
             self.unsaved = true;
-            for change in &changes {
-                if let Change::Removed((Kind::Cluster, name)) = change {
-                    self.metrics.forget_cluster(name);
-                }
-            }
             let demand = &mut self.demand;
             self.applier.apply(changes, |destination, old, new| demand.replaced(destination, old, new));
         }
@@ -318,7 +333,8 @@ impl<C: Connect> Client<C> {
         {
             let snapshot = self.applier.store().load();
             for destination in &destinations {
-                let absent = self.state.answer(Kind::Listener, &names::outbound_listener(*destination)) == Answer::Absent;
+                let absent =
+                    self.state.answer(Kind::Listener, &names::outbound_listener(*destination)) == Answer::Absent;
                 match (absent, snapshot.absent.contains_key(destination)) {
                     (true, false) => gone.push(*destination),
                     (false, true) => appeared.push(*destination),
@@ -365,8 +381,12 @@ impl<C: Connect> Client<C> {
 
     fn become_ready(&mut self) {
         let ready = match &self.wants {
-            Wants::Sidecar { inbound_listener } => self.state.answer(Kind::Listener, inbound_listener) == Answer::Active,
-            Wants::All(_) => matches!(self.link, Link::Open { answered: true, .. }) && self.state.next_deadline().is_none(),
+            Wants::Sidecar { inbound_listener } => {
+                self.state.answer(Kind::Listener, inbound_listener) == Answer::Active
+            }
+            Wants::All(_) => {
+                matches!(self.link, Link::Open { answered: true, .. }) && self.state.next_deadline().is_none()
+            }
         };
         if ready {
             self.ready = None;

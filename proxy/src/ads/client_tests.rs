@@ -28,7 +28,10 @@ struct Stream {
 
 impl Stream {
     async fn request(&mut self) -> DeltaDiscoveryRequest {
-        timeout(Duration::from_secs(60), self.requests.recv()).await.expect("a request is due").expect("the stream is open")
+        timeout(Duration::from_secs(60), self.requests.recv())
+            .await
+            .expect("a request is due")
+            .expect("the stream is open")
     }
 
     /// The next request that subscribes or unsubscribes, as `+name` and `-name`.
@@ -70,7 +73,10 @@ struct Server {
 }
 
 impl Connect for Server {
-    fn open(&mut self, requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>) -> BoxFuture<'static, Result<Responses, Status>> {
+    fn open(
+        &mut self,
+        requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
+    ) -> BoxFuture<'static, Result<Responses, Status>> {
         if *self.down.lock().unwrap() {
             return async { Err(Status::unavailable("down")) }.boxed();
         }
@@ -326,7 +332,11 @@ async fn a_restart_works_from_what_was_kept_while_the_control_plane_is_down() {
     let stream = world.stream().await;
     let lookup = world.lookup(DESTINATION);
     world.settle().await;
-    stream.send(Kind::Listener, vec![(DESTINATION, opaque_listener(DESTINATION)), (INBOUND, opaque_listener(INBOUND))], &[]);
+    stream.send(
+        Kind::Listener,
+        vec![(DESTINATION, opaque_listener(DESTINATION)), (INBOUND, opaque_listener(INBOUND))],
+        &[],
+    );
     send_rest(&stream);
     lookup.await.unwrap();
     // Saving happens on a thread of its own, which paused time does not wait for.

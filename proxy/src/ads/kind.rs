@@ -19,13 +19,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, what is needed before what needs it.
-    pub const ALL: [Self; 5] = [
-        Self::Secret,
-        Self::Endpoints,
-        Self::Cluster,
-        Self::Route,
-        Self::Listener,
-    ];
+    pub const ALL: [Self; 5] = [Self::Secret, Self::Endpoints, Self::Cluster, Self::Route, Self::Listener];
 
     /// The kind's type URL.
     pub fn type_url(self) -> &'static str {

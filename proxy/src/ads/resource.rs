@@ -71,7 +71,10 @@ impl Compile for Compiler {
                 let compiled = compile_listener(&message)?;
                 let routes = compiled.needs.routes.into_iter().map(|name| (Kind::Route, name));
                 let clusters = compiled.needs.clusters.into_iter().map(|name| (Kind::Cluster, name));
-                Ok(Compiled { value: Resource::Listener(Arc::new(compiled.listener)), needs: routes.chain(clusters).collect() })
+                Ok(Compiled {
+                    value: Resource::Listener(Arc::new(compiled.listener)),
+                    needs: routes.chain(clusters).collect(),
+                })
             }
             Kind::Route => {
                 let message: RouteConfiguration = unpack(message, "")?;
@@ -97,7 +100,12 @@ impl Compile for Compiler {
                 same_name(&message.cluster_name, name, "cluster_name")?;
                 let assignment = Assignment::compile(&message, "")?;
                 if let Some(name) = assignment.names().next() {
-                    return Err(FieldError::invalid("endpoints", name, "is not an IP address", "give addresses over EDS"));
+                    return Err(FieldError::invalid(
+                        "endpoints",
+                        name,
+                        "is not an IP address",
+                        "give addresses over EDS",
+                    ));
                 }
                 Ok(Compiled { value: Resource::Endpoints(Arc::new(assignment)), needs: Vec::new() })
             }
@@ -127,7 +135,9 @@ fn bundle(message: &Secret) -> Result<Arc<[CertificateDer<'static>]>, FieldError
         Some(Specifier::InlineString(text)) => text.as_bytes(),
         _ => return Err(FieldError::missing(PATH, "give inline_bytes or inline_string with PEM certificates")),
     };
-    let unusable = |problem: &dyn std::fmt::Display| FieldError::new(PATH, format!("cannot be used: {problem}; give PEM certificates"));
+    let unusable = |problem: &dyn std::fmt::Display| {
+        FieldError::new(PATH, format!("cannot be used: {problem}; give PEM certificates"))
+    };
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
     TrustBundle::new(certificates.clone()).map_err(|error| unusable(&error))?;

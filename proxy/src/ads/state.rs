@@ -160,13 +160,7 @@ struct Warming<T> {
 
 impl<T> Default for Subscriptions<T> {
     fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            subscribed: HashSet::new(),
-            dirty: false,
-            wildcard: false,
-            started: false,
-        }
+        Self { entries: HashMap::new(), subscribed: HashSet::new(), dirty: false, wildcard: false, started: false }
     }
 }
 
@@ -556,7 +550,12 @@ impl<C: Compile> State<C> {
             message: problems.join("\n"),
             details: Vec::new(),
         });
-        self.replies.push(DeltaDiscoveryRequest { type_url, response_nonce: nonce, error_detail, ..Default::default() });
+        self.replies.push(DeltaDiscoveryRequest {
+            type_url,
+            response_nonce: nonce,
+            error_detail,
+            ..Default::default()
+        });
     }
 }
 
@@ -572,8 +571,12 @@ impl<T> Subscriptions<T> {
         }
         let mut subscribe: Vec<String> =
             self.entries.keys().filter(|name| !self.subscribed.contains(*name)).map(|name| name.to_string()).collect();
-        let mut unsubscribe: Vec<String> =
-            self.subscribed.iter().filter(|name| !self.entries.contains_key(*name)).map(|name| name.to_string()).collect();
+        let mut unsubscribe: Vec<String> = self
+            .subscribed
+            .iter()
+            .filter(|name| !self.entries.contains_key(*name))
+            .map(|name| name.to_string())
+            .collect();
         let first = !std::mem::replace(&mut self.started, true);
         if subscribe.is_empty() && (first || unsubscribe.is_empty()) {
             // A first request without names would ask for everything.

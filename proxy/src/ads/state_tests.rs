@@ -213,10 +213,7 @@ fn a_new_cluster_works_before_the_route_uses_it_and_the_old_one_until_then() {
     script.receive(Kind::Cluster, &[("c2", "v1 endpoints:c2")], &["c1"]);
     assert_eq!(script.changes(), [""; 0]);
     let requests = script.receive(Kind::Endpoints, &[("c2", "v1")], &[]);
-    assert_eq!(
-        script.changes(),
-        ["+endpoints:c2=v1", "+cluster:c2=v1", "+route:r=v2", "-cluster:c1", "-endpoints:c1"]
-    );
+    assert_eq!(script.changes(), ["+endpoints:c2=v1", "+cluster:c2=v1", "+route:r=v2", "-cluster:c1", "-endpoints:c1"]);
     assert_eq!(subscribed(&requests), ["-cluster:c1", "-endpoints:c1"]);
 }
 
@@ -269,7 +266,8 @@ fn a_refused_version_is_not_claimed_to_be_held() {
 #[test]
 fn an_ack_for_a_stream_that_is_gone_is_not_sent_on_the_next() {
     let mut script = Script::with_one_path();
-    let response = DeltaDiscoveryResponse { type_url: Kind::Route.type_url().into(), nonce: "old".into(), ..Default::default() };
+    let response =
+        DeltaDiscoveryResponse { type_url: Kind::Route.type_url().into(), nonce: "old".into(), ..Default::default() };
     script.state.received(response, script.now);
     script.state.stream_closed();
     script.state.stream_opened(script.now);
@@ -317,7 +315,8 @@ fn an_answer_that_crossed_our_unsubscription_is_acknowledged_and_ignored() {
 #[test]
 fn a_type_that_was_never_asked_for_is_refused() {
     let mut script = Script::connected();
-    let response = DeltaDiscoveryResponse { type_url: "type.googleapis.com/x.Y".into(), nonce: "n".into(), ..Default::default() };
+    let response =
+        DeltaDiscoveryResponse { type_url: "type.googleapis.com/x.Y".into(), nonce: "n".into(), ..Default::default() };
     script.state.received(response, script.now);
     let requests = script.state.take_requests();
     assert_eq!(requests[0].type_url, "type.googleapis.com/x.Y");

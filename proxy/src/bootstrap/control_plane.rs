@@ -40,7 +40,12 @@ pub(super) fn find(message: &Message) -> Result<Option<(ControlPlane, String)>, 
     let clusters = message.static_resources.iter().flat_map(|resources| &resources.clusters);
     let Some((i, cluster)) = clusters.enumerate().find(|(_, cluster)| cluster.name == target.cluster_name) else {
         let path = join(&path, "envoy_grpc.cluster_name");
-        return Err(FieldError::invalid(path, &target.cluster_name, "is no cluster of static_resources", "add it, or name another"));
+        return Err(FieldError::invalid(
+            path,
+            &target.cluster_name,
+            "is no cluster of static_resources",
+            "add it, or name another",
+        ));
     };
     let control_plane = compile(cluster, &format!("static_resources.clusters[{i}]"))?;
     Ok(Some((control_plane, cluster.name.clone())))
@@ -60,7 +65,10 @@ fn compile(cluster: &Cluster, path: &str) -> Result<ControlPlane, FieldError> {
     let tls = tls(cluster, path)?;
     if tls.is_none() && !address.ip().is_loopback() {
         let path = join(path, "transport_socket");
-        return Err(FieldError::missing(path, "plaintext is for loopback only; give an UpstreamTlsContext with trusted_ca and sni"));
+        return Err(FieldError::missing(
+            path,
+            "plaintext is for loopback only; give an UpstreamTlsContext with trusted_ca and sni",
+        ));
     }
     Ok(ControlPlane { address, tls, mark: None, token_file: None })
 }
@@ -74,10 +82,14 @@ fn tls(cluster: &Cluster, path: &str) -> Result<Option<ControlPlaneTls>, FieldEr
     let context: UpstreamTlsContext = unpack(config, &path)?;
     let sni = join(&path, "sni");
     if context.sni.is_empty() {
-        return Err(FieldError::missing(sni, "give the name in the control plane's certificate, such as weft-control-plane"));
+        return Err(FieldError::missing(
+            sni,
+            "give the name in the control plane's certificate, such as weft-control-plane",
+        ));
     }
-    let server_name = ServerName::try_from(context.sni.clone())
-        .map_err(|_| FieldError::invalid(sni, &context.sni, "is not a DNS name", "give the name in the control plane's certificate"))?;
+    let server_name = ServerName::try_from(context.sni.clone()).map_err(|_| {
+        FieldError::invalid(sni, &context.sni, "is not a DNS name", "give the name in the control plane's certificate")
+    })?;
     let common = context.common_tls_context.unwrap_or_default();
     let trusted_ca = join(&path, "common_tls_context.validation_context.trusted_ca.filename");
     let file = match &common.validation_context_type {
@@ -87,7 +99,9 @@ fn tls(cluster: &Cluster, path: &str) -> Result<Option<ControlPlaneTls>, FieldEr
         _ => None,
     };
     match file {
-        Some(Specifier::Filename(file)) if !file.is_empty() => Ok(Some(ControlPlaneTls { server_name, roots: file.into() })),
+        Some(Specifier::Filename(file)) if !file.is_empty() => {
+            Ok(Some(ControlPlaneTls { server_name, roots: file.into() }))
+        }
         _ => Err(FieldError::missing(trusted_ca, "name the file with the mesh's roots")),
     }
 }

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn reads_what_envoy_would_read() {
-        let flags = Flags { config: "b.yaml".into(), validate: false, concurrency: 1, drain_seconds: 30, log_level: None };
+        let flags =
+            Flags { config: "b.yaml".into(), validate: false, concurrency: 1, drain_seconds: 30, log_level: None };
         assert_eq!(parse("-c b.yaml"), Ok(Command::Run(flags.clone())));
         assert_eq!(parse("--config-path=b.yaml --mode serve"), Ok(Command::Run(flags.clone())));
         let validate = Flags { validate: true, ..flags.clone() };

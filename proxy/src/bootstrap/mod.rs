@@ -115,7 +115,8 @@ impl Bootstrap {
         let ignored = support::check_message(&message)?;
         let mut node = message.node.clone().unwrap_or_default();
         names::USER_AGENT.clone_into(&mut node.user_agent_name);
-        node.user_agent_version_type = Some(UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned()));
+        node.user_agent_version_type =
+            Some(UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned()));
         let admin = match &message.admin {
             Some(admin) if admin.address.is_some() => socket_address(admin.address.as_ref(), "admin.address")?,
             _ => DEFAULT_ADMIN,
@@ -154,13 +155,18 @@ fn mode(message: &Message, node: &mut Node, control_plane: Option<&ControlPlane>
             None => {}
             Some(Some(ConfigSourceSpecifier::Ads(_))) => kinds.push(kind),
             Some(_) => {
-                return Err(FieldError::new(join("dynamic_resources", field), "only the ADS stream is supported; write `ads: {}`"));
+                return Err(FieldError::new(
+                    join("dynamic_resources", field),
+                    "only the ADS stream is supported; write `ads: {}`",
+                ));
             }
         }
     }
     match (kinds.is_empty(), control_plane) {
         (true, _) => Ok(Mode::Static(None)),
-        (false, Some(control_plane)) => Ok(Mode::Static(Some(Subscriptions { control_plane: control_plane.clone(), kinds }))),
+        (false, Some(control_plane)) => {
+            Ok(Mode::Static(Some(Subscriptions { control_plane: control_plane.clone(), kinds })))
+        }
         (false, None) => Err(FieldError::missing("dynamic_resources.ads_config", "say where the control plane is")),
     }
 }
@@ -173,7 +179,12 @@ fn clusters(message: &Message, reserved: Option<&str>) -> Result<Vec<ClusterConf
         let path = format!("static_resources.clusters[{i}]");
         if let Some(other) = seen.insert(message.name.as_str(), i) {
             let problem = format!("is the name of clusters[{other}] too");
-            return Err(FieldError::invalid(join(&path, "name"), &message.name, problem, "give each a name of its own"));
+            return Err(FieldError::invalid(
+                join(&path, "name"),
+                &message.name,
+                problem,
+                "give each a name of its own",
+            ));
         }
         // The stream's own connection, which `control_plane` has read.
         if Some(message.name.as_str()) == reserved {
@@ -201,7 +212,12 @@ fn listeners(message: &Message) -> Result<Vec<Arc<Listener>>, FieldError> {
         }
         if let Some(other) = seen.insert(compiled.listener.name.clone(), i) {
             let problem = format!("is the name of listeners[{other}] too");
-            return Err(FieldError::invalid(join(&path, "name"), &message.name, problem, "give each a name of its own"));
+            return Err(FieldError::invalid(
+                join(&path, "name"),
+                &message.name,
+                problem,
+                "give each a name of its own",
+            ));
         }
         listeners.push(Arc::new(compiled.listener));
     }

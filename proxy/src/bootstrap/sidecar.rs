@@ -86,7 +86,12 @@ fn mark(mesh: &Struct) -> Result<Option<u32>, FieldError> {
     let mark = number as u32;
     if mark == 0 || f64::from(mark) != number {
         let why = "is not a packet mark";
-        return Err(FieldError::invalid(join(PATH, key::MARK), number, why, "give a whole number from 1 to 4294967295"));
+        return Err(FieldError::invalid(
+            join(PATH, key::MARK),
+            number,
+            why,
+            "give a whole number from 1 to 4294967295",
+        ));
     }
     Ok(Some(mark))
 }

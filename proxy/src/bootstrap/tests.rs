@@ -108,7 +108,10 @@ fn what_is_refused_is_named_by_its_path() {
             sidecar("cluster_name: control-plane}}]", "cluster_name: other}}]"),
             "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
         ),
-        (sidecar("        sni: weft-control-plane\n", ""), "static_resources.clusters[0].transport_socket.typed_config.sni"),
+        (
+            sidecar("        sni: weft-control-plane\n", ""),
+            "static_resources.clusters[0].transport_socket.typed_config.sni",
+        ),
         (
             sidecar("filename: /etc/weft/roots.pem", ""),
             "static_resources.clusters[0].transport_socket.typed_config.common_tls_context.validation_context.trusted_ca.filename",
@@ -116,8 +119,14 @@ fn what_is_refused_is_named_by_its_path() {
         (sidecar("port_value: 15000", "port_value: 99999"), "admin.address.socket_address.port_value"),
         (sidecar("admin:", "overload_manager: {}\nadmin:"), "overload_manager"),
         (fixed("cluster: app", ""), "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.cluster"),
-        (fixed("port_value: 10000", "port_value: 100000"), "static_resources.listeners[0].address.socket_address.port_value"),
-        (fixed("- name: app", "- name: app\n    type: EDS\n    eds_cluster_config: {eds_config: {ads: {}}}"), "static_resources.clusters[0]"),
+        (
+            fixed("port_value: 10000", "port_value: 100000"),
+            "static_resources.listeners[0].address.socket_address.port_value",
+        ),
+        (
+            fixed("- name: app", "- name: app\n    type: EDS\n    eds_cluster_config: {eds_config: {ads: {}}}"),
+            "static_resources.clusters[0]",
+        ),
     ] {
         let refusal = refusal(&text);
         assert!(refusal.starts_with(path), "{path} is not what is named in: {refusal}");

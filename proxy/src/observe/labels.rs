@@ -3,9 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use prometheus_client::encoding::{
-    EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder,
-};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder};
 
 /// A label's value that is shared by many series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

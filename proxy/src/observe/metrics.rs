@@ -13,11 +13,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::clusters::ClusterCollector;
 use super::labels::{
-    Direction, Flag, LookupOutcome, Protocol, RequestKey, ResponseClass, ResponseLabels,
-    RetryOutcome, Text, Tls, Way,
+    Direction, Flag, LookupOutcome, Protocol, RequestKey, ResponseClass, ResponseLabels, RetryOutcome, Text, Tls, Way,
 };
 use super::process::ProcessCollector;
+use crate::snapshot::Store;
 
 /// Most request keys with series of their own; whatever comes later is counted under `overflow`.
 ///
@@ -25,10 +26,8 @@ use super::process::ProcessCollector;
 const MAX_REQUEST_KEYS: usize = 1000;
 
 /// Upper bounds in seconds. Close together below 10 ms, where a mesh's own latency is read off.
-const LATENCY_BUCKETS: [f64; 16] = [
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-    10.0,
-];
+const LATENCY_BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 type Labels<const N: usize> = [(&'static str, Text); N];
 type StaticLabels<const N: usize> = [(&'static str, &'static str); N];
@@ -45,8 +44,6 @@ pub struct Metrics {
     connections_active: Family<StaticLabels<3>, Gauge>,
     bytes: Family<StaticLabels<2>, Counter>,
     certificate_expiry: Gauge<f64, AtomicU64>,
-    outlier_ejections: Family<Labels<1>, Counter>,
-    outlier_ejected: Family<Labels<1>, Gauge>,
     lookups: Family<StaticLabels<1>, Counter>,
     control_plane_connected: Gauge<i64, AtomicI64>,
     config_resources: Family<StaticLabels<2>, Gauge>,
@@ -63,7 +60,17 @@ impl Default for Metrics {
 impl Metrics {
     /// Registers every family.
     pub fn new() -> Self {
+        Self::of_registry(Registry::default())
+    }
+
+    /// As [`Metrics::new`], and outlier detection's state is read from the clusters of `store` when scraped.
+    pub fn observing(store: Arc<Store>) -> Self {
         let mut registry = Registry::default();
+        registry.register_collector(Box::new(ClusterCollector::new(store)));
+        Self::of_registry(registry)
+    }
+
+    fn of_registry(mut registry: Registry) -> Self {
         let requests = Family::default();
         registry.register(
             "weft_requests",
@@ -77,17 +84,9 @@ impl Metrics {
             durations.clone(),
         );
         let retries = Family::default();
-        registry.register(
-            "weft_request_retries",
-            "Retries, by how they ended",
-            retries.clone(),
-        );
+        registry.register("weft_request_retries", "Retries, by how they ended", retries.clone());
         let connections = Family::default();
-        registry.register(
-            "weft_connections",
-            "Connections accepted, by what they carry",
-            connections.clone(),
-        );
+        registry.register("weft_connections", "Connections accepted, by what they carry", connections.clone());
         let connections_active = Family::default();
         registry.register(
             "weft_connections_active",
@@ -105,18 +104,6 @@ impl Metrics {
             "weft_certificate_expiry_seconds",
             "When the workload's certificate ends, in seconds since 1970; 0 without one",
             certificate_expiry.clone(),
-        );
-        let outlier_ejections = Family::default();
-        registry.register(
-            "weft_outlier_ejections",
-            "Endpoints ejected by outlier detection",
-            outlier_ejections.clone(),
-        );
-        let outlier_ejected = Family::default();
-        registry.register(
-            "weft_outlier_ejected",
-            "Endpoints that are ejected now",
-            outlier_ejected.clone(),
         );
         let lookups = Family::default();
         registry.register(
@@ -142,11 +129,7 @@ impl Metrics {
             "Configuration resources refused, by kind",
             config_rejections.clone(),
         );
-        registry.register(
-            "weft_build",
-            "The running version",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        registry.register("weft_build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,
@@ -157,8 +140,6 @@ impl Metrics {
             connections_active,
             bytes,
             certificate_expiry,
-            outlier_ejections,
-            outlier_ejected,
             lookups,
             control_plane_connected,
             config_resources,
@@ -174,33 +155,16 @@ impl Metrics {
         if let Some(metrics) = keys.get(&key) {
             return metrics.clone();
         }
-        let key = if keys.len() < MAX_REQUEST_KEYS {
-            key
-        } else {
-            RequestKey::overflow(key.direction)
-        };
+        let key = if keys.len() < MAX_REQUEST_KEYS { key } else { RequestKey::overflow(key.direction) };
         let key = Arc::new(key);
-        keys.entry(key.clone())
-            .or_insert_with(|| Arc::new(RequestMetrics::new(self, key)))
-            .clone()
+        keys.entry(key.clone()).or_insert_with(|| Arc::new(RequestMetrics::new(self, key))).clone()
     }
 
     /// The handles of one kind of connection.
-    pub fn connection(
-        &self,
-        direction: Direction,
-        protocol: Protocol,
-        tls: Tls,
-    ) -> ConnectionMetrics {
-        let labels = [
-            ("direction", direction.as_str()),
-            ("protocol", protocol.as_str()),
-            ("tls", tls.as_str()),
-        ];
-        let bytes = |way: Way| {
-            self.bytes
-                .get_or_create_owned(&[("direction", direction.as_str()), ("way", way.as_str())])
-        };
+    pub fn connection(&self, direction: Direction, protocol: Protocol, tls: Tls) -> ConnectionMetrics {
+        let labels = [("direction", direction.as_str()), ("protocol", protocol.as_str()), ("tls", tls.as_str())];
+        let bytes =
+            |way: Way| self.bytes.get_or_create_owned(&[("direction", direction.as_str()), ("way", way.as_str())]);
         ConnectionMetrics {
             opened: self.connections.get_or_create_owned(&labels),
             active: self.connections_active.get_or_create_owned(&labels),
@@ -209,9 +173,8 @@ impl Metrics {
         }
     }
 
-    /// The handles of one cluster. `service` is `namespace/name`, or the cluster's own name where it is no Service.
-    pub fn cluster(&self, cluster: &str, service: &str) -> ClusterMetrics {
-        let name = [("cluster", Text::from(cluster))];
+    /// The handles of a cluster's Service, `namespace/name`, or of the cluster's own name where it is no Service.
+    pub fn cluster(&self, service: &str) -> ClusterMetrics {
         let service = Text::from(service);
         ClusterMetrics {
             retries: RetryOutcome::ALL
@@ -223,16 +186,7 @@ impl Metrics {
                     ])
                 })
                 .collect(),
-            ejections: self.outlier_ejections.get_or_create_owned(&name),
-            ejected: self.outlier_ejected.get_or_create_owned(&name),
         }
-    }
-
-    /// Forgets a cluster's series once the cluster is gone. Retries stay: they are counted by Service.
-    pub fn forget_cluster(&self, cluster: &str) {
-        let name = [("cluster", Text::from(cluster))];
-        self.outlier_ejections.remove(&name);
-        self.outlier_ejected.remove(&name);
     }
 
     /// Says when the workload's certificate ends, in seconds since 1970.
@@ -242,9 +196,7 @@ impl Metrics {
 
     /// Counts a first-time destination.
     pub fn count_lookup(&self, outcome: LookupOutcome) {
-        self.lookups
-            .get_or_create(&[("outcome", outcome.as_str())])
-            .inc();
+        self.lookups.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     /// Says whether the configuration stream is open.
@@ -331,9 +283,7 @@ impl ConnectionMetrics {
     pub fn open(&self) -> ConnectionGuard {
         self.opened.inc();
         self.active.inc();
-        ConnectionGuard {
-            active: self.active.clone(),
-        }
+        ConnectionGuard { active: self.active.clone() }
     }
 
     /// Counts bytes to the one who connected.
@@ -364,30 +314,12 @@ impl Drop for ConnectionGuard {
 pub struct ClusterMetrics {
     /// By [`RetryOutcome`], in order of declaration.
     retries: Arc<[Counter]>,
-    ejections: Counter,
-    ejected: Gauge,
 }
 
 impl ClusterMetrics {
     /// Counts a retry.
     pub fn retry(&self, outcome: RetryOutcome) {
         self.retries[outcome as usize].inc();
-    }
-
-    /// Counts an endpoint put aside by outlier detection.
-    pub fn eject(&self) {
-        self.ejections.inc();
-        self.ejected.inc();
-    }
-
-    /// An ejected endpoint is back, or gone.
-    pub fn readmit(&self) {
-        self.ejected.dec();
-    }
-
-    /// How many ejections were counted.
-    pub fn ejections(&self) -> u64 {
-        self.ejections.get()
     }
 }
 
@@ -464,9 +396,7 @@ mod tests {
     #[test]
     fn label_values_cannot_break_the_text_format() {
         let metrics = Metrics::new();
-        metrics
-            .request(key("a\"b\\c\nd"))
-            .record(ResponseClass::Error, None, Duration::ZERO);
+        metrics.request(key("a\"b\\c\nd")).record(ResponseClass::Error, None, Duration::ZERO);
         assert!(metrics.encode().contains(r#"route="a\"b\\c\nd""#));
     }
 
@@ -474,20 +404,15 @@ mod tests {
     fn names_that_others_read_are_there() {
         let metrics = Metrics::new();
         metrics.set_certificate_expiry(1_700_000_000);
-        let cluster = metrics.cluster("service/shop/reviews/80", "shop/reviews");
+        let cluster = metrics.cluster("shop/reviews");
         cluster.retry(RetryOutcome::Success);
-        cluster.eject();
         let text = metrics.encode();
         for line in [
             "weft_certificate_expiry_seconds 1700000000.0",
             r#"weft_request_retries_total{destination_service="shop/reviews",outcome="success"} 1"#,
-            r#"weft_outlier_ejections_total{cluster="service/shop/reviews/80"} 1"#,
-            r#"weft_outlier_ejected{cluster="service/shop/reviews/80"} 1"#,
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line}\nis not in\n{text}");
         }
         assert!(text.contains("process_resident_memory_bytes "));
-        metrics.forget_cluster("service/shop/reviews/80");
-        assert!(!metrics.encode().contains("weft_outlier_ejected{"));
     }
 }

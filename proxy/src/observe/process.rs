@@ -22,11 +22,7 @@ impl Collector for ProcessCollector {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
-        gauge(
-            "process_resident_memory_bytes",
-            "Resident memory",
-            resident_bytes(),
-        )?;
+        gauge("process_resident_memory_bytes", "Resident memory", resident_bytes())?;
         gauge("process_open_fds", "Open file descriptors", open_descriptors())?;
         gauge("process_threads", "Threads", threads())?;
         if let Some(seconds) = cpu_seconds() {

@@ -90,7 +90,7 @@ impl<'a> Record<'a> {
     /// A retry was wanted and not made.
     pub fn not_retried(&self, outcome: RetryOutcome) {
         if let Some(cluster) = &self.cluster_name {
-            self.worker.shared.metrics.cluster(cluster, service_of(cluster)).retry(outcome);
+            self.worker.shared.metrics.cluster(service_of(cluster)).retry(outcome);
         }
     }
 
@@ -153,7 +153,7 @@ impl<'a> Record<'a> {
         {
             let failed = matches!(class, ResponseClass::ServerError | ResponseClass::Error);
             let outcome = if failed { RetryOutcome::Failure } else { RetryOutcome::Success };
-            self.worker.shared.metrics.cluster(cluster, service_of(cluster)).retry(outcome);
+            self.worker.shared.metrics.cluster(service_of(cluster)).retry(outcome);
         }
         if let Some(line) = &self.line {
             AccessRecord {

@@ -78,9 +78,13 @@ mod tests {
     #[test]
     fn holds_exactly_the_addresses_that_share_its_prefix() {
         let v4: Cidr = "198.18.0.0/15".parse().unwrap();
-        for (address, inside) in
-            [("198.18.0.0", true), ("198.19.255.255", true), ("198.20.0.0", false), ("::ffff:198.18.0.1", true), ("::1", false)]
-        {
+        for (address, inside) in [
+            ("198.18.0.0", true),
+            ("198.19.255.255", true),
+            ("198.20.0.0", false),
+            ("::ffff:198.18.0.1", true),
+            ("::1", false),
+        ] {
             assert_eq!(v4.contains(address.parse().unwrap()), inside, "{address}");
         }
         let v6: Cidr = "fd00:198:18::/48".parse().unwrap();

@@ -45,17 +45,14 @@ impl Listener {
     pub fn wants_tls_inspection(&self, destination_port: u16) -> bool {
         select::for_port(&self.chains, destination_port).any(|chain| {
             let m = &chain.matches;
-            !m.server_names.is_empty()
-                || !m.application_protocols.is_empty()
-                || m.transport.is_some()
+            !m.server_names.is_empty() || !m.application_protocols.is_empty() || m.transport.is_some()
         })
     }
 
     /// Whether the chain for this port may depend on the bytes being HTTP/1.x or the HTTP/2 preface.
     pub fn wants_http_inspection(&self, destination_port: u16) -> bool {
         self.inspection.http
-            && select::for_port(&self.chains, destination_port)
-                .any(|chain| chain.matches.names_http_protocol())
+            && select::for_port(&self.chains, destination_port).any(|chain| chain.matches.names_http_protocol())
     }
 
     /// Whether every chain for this port that takes plaintext speaks HTTP: then the client speaks first, however long it takes.
@@ -69,9 +66,7 @@ impl Listener {
 
     /// Whether only TLS is accepted on this port, so that first bytes are awaited without a detection timer.
     pub fn strict_tls(&self, destination_port: u16) -> bool {
-        let mut chains = select::for_port(&self.chains, destination_port)
-            .chain(self.default_chain.as_ref())
-            .peekable();
+        let mut chains = select::for_port(&self.chains, destination_port).chain(self.default_chain.as_ref()).peekable();
         chains.peek().is_some() && chains.all(|chain| chain.expects_tls())
     }
 }

@@ -16,12 +16,8 @@ pub mod listener;
 pub mod select;
 pub mod store;
 
-pub use chain::{
-    Codec, Http2Options, HttpChain, HttpFilter, RouteSource, TcpChain, TcpTarget, Upgrades,
-};
+pub use chain::{Codec, Http2Options, HttpChain, HttpFilter, RouteSource, TcpChain, TcpTarget, Upgrades};
 pub use cidr::Cidr;
-pub use listener::{
-    ChainBody, Direction, FilterChain, Inspection, LastUsed, Listener, MeshScope, UnknownDestination,
-};
+pub use listener::{ChainBody, Direction, FilterChain, Inspection, LastUsed, Listener, MeshScope, UnknownDestination};
 pub use select::{ChainMatch, Criteria, SourceType, Transport};
 pub use store::{Snapshot, Store};

@@ -69,9 +69,7 @@ pub enum SourceType {
 
 impl ChainMatch {
     pub(super) fn names_http_protocol(&self) -> bool {
-        self.application_protocols
-            .iter()
-            .any(|name| matches!(&**name, "http/1.0" | "http/1.1" | "h2c"))
+        self.application_protocols.iter().any(|name| matches!(&**name, "http/1.0" | "http/1.1" | "h2c"))
     }
 }
 
@@ -81,21 +79,13 @@ type Candidates<'a> = SmallVec<[&'a Arc<FilterChain>; 8]>;
 /// The chains to consider for a port: those that name it, or, if there are none, those that name no port.
 ///
 /// There is no way back, here and in every later step: once a chain names the port, chains without one are out (Envoy's rule).
-pub(super) fn for_port(
-    chains: &[Arc<FilterChain>],
-    port: u16,
-) -> impl Iterator<Item = &Arc<FilterChain>> {
+pub(super) fn for_port(chains: &[Arc<FilterChain>], port: u16) -> impl Iterator<Item = &Arc<FilterChain>> {
     let named = chains.iter().any(|chain| chain.matches.destination_port == Some(port));
-    chains
-        .iter()
-        .filter(move |chain| chain.matches.destination_port == named.then_some(port))
+    chains.iter().filter(move |chain| chain.matches.destination_port == named.then_some(port))
 }
 
 /// Envoy's order: each criterion in turn keeps only the chains that fit it most specifically.
-pub(super) fn choose<'a>(
-    chains: &'a [Arc<FilterChain>],
-    criteria: &Criteria<'_>,
-) -> Option<&'a Arc<FilterChain>> {
+pub(super) fn choose<'a>(chains: &'a [Arc<FilterChain>], criteria: &Criteria<'_>) -> Option<&'a Arc<FilterChain>> {
     let destination = criteria.destination.ip().to_canonical();
     let source = criteria.source.ip().to_canonical();
     let local = source.is_loopback() || source == destination;
@@ -137,11 +127,7 @@ fn longest_prefix(ranges: &[Cidr], address: IpAddr) -> Option<usize> {
     if ranges.is_empty() {
         return Some(0);
     }
-    ranges
-        .iter()
-        .filter(|range| range.contains(address))
-        .map(|range| usize::from(range.bits()) + 1)
-        .max()
+    ranges.iter().filter(|range| range.contains(address)).map(|range| usize::from(range.bits()) + 1).max()
 }
 
 /// An exact name beats any wildcard, a longer wildcard beats a shorter one, and no condition comes last.
@@ -154,8 +140,7 @@ fn server_name_rank(names: &[Box<str>], server_name: Option<&str>) -> Option<usi
         .iter()
         .filter_map(|name| match name.strip_prefix('*') {
             // `*.example` becomes `.example`: at least one label must come before it.
-            Some(suffix) => (server_name.len() > suffix.len() && server_name.ends_with(suffix))
-                .then_some(suffix.len()),
+            Some(suffix) => (server_name.len() > suffix.len() && server_name.ends_with(suffix)).then_some(suffix.len()),
             None => (**name == *server_name).then_some(usize::MAX),
         })
         .max()
@@ -226,7 +211,10 @@ mod tests {
     #[test]
     fn the_port_comes_first_and_there_is_no_way_back() {
         let chains = [
-            chain("port", ChainMatch { destination_port: Some(443), server_names: texts(&["a.example"]), ..Default::default() }),
+            chain(
+                "port",
+                ChainMatch { destination_port: Some(443), server_names: texts(&["a.example"]), ..Default::default() },
+            ),
             chain("any", ChainMatch::default()),
         ];
         assert_eq!(chosen(&chains, &tls("a.example", &[])), "port");
@@ -238,7 +226,11 @@ mod tests {
     #[test]
     fn then_the_longest_range_of_the_destination() {
         let to = |ranges: &[&str]| ChainMatch { destinations: cidrs(ranges), ..Default::default() };
-        let chains = [chain("wide", to(&["198.18.0.0/15"])), chain("near", to(&["10.0.0.0/8", "198.18.0.0/24"])), chain("rest", to(&[]))];
+        let chains = [
+            chain("wide", to(&["198.18.0.0/15"])),
+            chain("near", to(&["10.0.0.0/8", "198.18.0.0/24"])),
+            chain("rest", to(&[])),
+        ];
         assert_eq!(chosen(&chains, &raw()), "near");
         let at = |address: &str| Criteria { destination: address.parse().unwrap(), ..raw() };
         assert_eq!(chosen(&chains, &at("198.19.0.1:1")), "wide");
@@ -323,9 +315,13 @@ mod tests {
             chain("any", from(SourceType::Any, &[], &[])),
         ];
         let by = |source: &str| Criteria { source: source.parse().unwrap(), ..raw() };
-        for (source, expected) in
-            [("127.0.0.1:1", "local"), ("198.18.0.1:9", "local"), ("198.18.0.9:7", "port"), ("198.18.0.9:8", "near"), ("198.18.1.9:7", "far")]
-        {
+        for (source, expected) in [
+            ("127.0.0.1:1", "local"),
+            ("198.18.0.1:9", "local"),
+            ("198.18.0.9:7", "port"),
+            ("198.18.0.9:8", "near"),
+            ("198.18.1.9:7", "far"),
+        ] {
             assert_eq!(chosen(&chains, &by(source)), expected, "{source}");
         }
     }

@@ -95,16 +95,20 @@ pub(crate) fn socket_address(address: Option<&Address>, path: &str) -> Result<So
     unsupported(!socket.resolver_name.is_empty(), &path, "resolver_name")?;
     unsupported(!socket.network_namespace_filepath.is_empty(), &path, "network_namespace_filepath")?;
     let port = match &socket.port_specifier {
-        Some(PortSpecifier::PortValue(port)) => u16::try_from(*port).map_err(|_| {
-            FieldError::invalid(join(&path, "port_value"), port, "is not a port", "give 0 to 65535")
-        })?,
+        Some(PortSpecifier::PortValue(port)) => u16::try_from(*port)
+            .map_err(|_| FieldError::invalid(join(&path, "port_value"), port, "is not a port", "give 0 to 65535"))?,
         Some(PortSpecifier::NamedPort(_)) => {
             return Err(FieldError::new(join(&path, "named_port"), "is not supported; give port_value"));
         }
         None => return Err(FieldError::missing(join(&path, "port_value"), "give 0 to 65535")),
     };
     let ip = socket.address.parse().map_err(|_| {
-        FieldError::invalid(join(&path, "address"), &socket.address, "is not an IP address", "give one such as 127.0.0.1 or ::1")
+        FieldError::invalid(
+            join(&path, "address"),
+            &socket.address,
+            "is not an IP address",
+            "give one such as 127.0.0.1 or ::1",
+        )
     })?;
     Ok(SocketAddr::new(ip, port))
 }
@@ -114,11 +118,21 @@ pub(crate) fn ranges(ranges: &[CidrRange], path: &str, field: &str) -> Result<Ve
     let compiled = ranges.iter().enumerate().map(|(i, range)| {
         let path = format!("{}[{i}]", join(path, field));
         let address = range.address_prefix.parse().map_err(|_| {
-            FieldError::invalid(join(&path, "address_prefix"), &range.address_prefix, "is not an IP address", "give one such as 10.0.0.0")
+            FieldError::invalid(
+                join(&path, "address_prefix"),
+                &range.address_prefix,
+                "is not an IP address",
+                "give one such as 10.0.0.0",
+            )
         })?;
         let bits = range.prefix_len.as_ref().map_or(0, |bits| bits.value);
         u8::try_from(bits).ok().and_then(|bits| Cidr::new(address, bits)).ok_or_else(|| {
-            FieldError::invalid(join(&path, "prefix_len"), bits, "is longer than the address", "give at most 32 for IPv4 and 128 for IPv6")
+            FieldError::invalid(
+                join(&path, "prefix_len"),
+                bits,
+                "is longer than the address",
+                "give at most 32 for IPv4 and 128 for IPv6",
+            )
         })
     });
     compiled.collect()

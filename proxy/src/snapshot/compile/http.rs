@@ -13,7 +13,9 @@ use weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::
     CodecType, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 use weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
-use weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::{HttpConnectionManager, HttpFilter as FilterMessage};
+use weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter as FilterMessage,
+};
 use weft_xds::{FieldError, any, unpack};
 
 use super::Needs;
@@ -50,7 +52,14 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
         Ok(CodecType::Auto) => Codec::Auto,
         Ok(CodecType::Http1) => Codec::Http1,
         Ok(CodecType::Http2) => Codec::Http2,
-        _ => return Err(FieldError::invalid(join(path, "codec_type"), message.codec_type, "is not supported", "give AUTO, HTTP1 or HTTP2")),
+        _ => {
+            return Err(FieldError::invalid(
+                join(path, "codec_type"),
+                message.codec_type,
+                "is not supported",
+                "give AUTO, HTTP1 or HTTP2",
+            ));
+        }
     };
     let routes = match &message.route_specifier {
         Some(RouteSpecifier::RouteConfig(config)) => {
@@ -73,7 +82,8 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
     let http1 = message.http_protocol_options.clone().unwrap_or_default();
     let (http1_path, http2_path) = (join(path, "http_protocol_options"), join(path, "http2_protocol_options"));
     refuse_unsupported_http1(&http1, &http1_path)?;
-    let (h2, h2_stream_error) = http2_options(&message.http2_protocol_options.clone().unwrap_or_default(), &http2_path)?;
+    let (h2, h2_stream_error) =
+        http2_options(&message.http2_protocol_options.clone().unwrap_or_default(), &http2_path)?;
     let stream_error_on_invalid_message = flag(message.stream_error_on_invalid_http_message.as_ref(), h2_stream_error);
     Ok(HttpChain {
         codec,
@@ -88,8 +98,13 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
                 path,
                 "max_request_headers_kb",
             )? as usize,
-        max_headers_count: number(common.max_headers_count.as_ref(), MAX_HEADERS_COUNT, 1..=u32::MAX, &common_path, "max_headers_count")?
-            as usize,
+        max_headers_count: number(
+            common.max_headers_count.as_ref(),
+            MAX_HEADERS_COUNT,
+            1..=u32::MAX,
+            &common_path,
+            "max_headers_count",
+        )? as usize,
         accept_http_10: http1.accept_http_10,
         default_host_for_http_10: text(&http1.default_host_for_http_10),
         enable_trailers: http1.enable_trailers,
@@ -98,17 +113,37 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
         upgrades: upgrades(&message.upgrade_configs, &join(path, "upgrade_configs"))?,
         proxy_100_continue: message.proxy_100_continue,
         idle_timeout: limit(common.idle_timeout.as_ref(), Some(ONE_HOUR), &common_path, "idle_timeout")?,
-        max_connection_duration: limit(common.max_connection_duration.as_ref(), None, &common_path, "max_connection_duration")?,
+        max_connection_duration: limit(
+            common.max_connection_duration.as_ref(),
+            None,
+            &common_path,
+            "max_connection_duration",
+        )?,
         max_requests_per_connection: common.max_requests_per_connection.map(|max| max.value).filter(|max| *max != 0),
         request_timeout: limit(message.request_timeout.as_ref(), None, path, "request_timeout")?,
-        request_headers_timeout: limit(message.request_headers_timeout.as_ref(), None, path, "request_headers_timeout")?,
-        stream_idle_timeout: limit(message.stream_idle_timeout.as_ref(), Some(STREAM_IDLE), path, "stream_idle_timeout")?,
+        request_headers_timeout: limit(
+            message.request_headers_timeout.as_ref(),
+            None,
+            path,
+            "request_headers_timeout",
+        )?,
+        stream_idle_timeout: limit(
+            message.stream_idle_timeout.as_ref(),
+            Some(STREAM_IDLE),
+            path,
+            "stream_idle_timeout",
+        )?,
         max_stream_duration: limit(common.max_stream_duration.as_ref(), None, &common_path, "max_stream_duration")?,
         drain_timeout: match &message.drain_timeout {
             Some(value) => duration(value, path, "drain_timeout")?,
             None => DRAIN,
         },
-        delayed_close_timeout: limit(message.delayed_close_timeout.as_ref(), Some(DELAYED_CLOSE), path, "delayed_close_timeout")?,
+        delayed_close_timeout: limit(
+            message.delayed_close_timeout.as_ref(),
+            Some(DELAYED_CLOSE),
+            path,
+            "delayed_close_timeout",
+        )?,
         underscores: underscores(&common, &common_path)?,
         server_header: match ServerHeaderTransformation::try_from(message.server_header_transformation) {
             Ok(ServerHeaderTransformation::Overwrite) => ServerHeader::Overwrite,
@@ -131,10 +166,13 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
 
 /// The clusters a route table may send to.
 pub(crate) fn clusters_of(table: &RouteTable) -> impl Iterator<Item = Arc<str>> {
-    table.routes().flat_map(|route| match &route.action {
-        Action::Forward(forward) => forward.clusters(),
-        Action::Redirect(_) | Action::Direct { .. } => &[],
-    }).map(|choice| choice.name.clone())
+    table
+        .routes()
+        .flat_map(|route| match &route.action {
+            Action::Forward(forward) => forward.clusters(),
+            Action::Redirect(_) | Action::Direct { .. } => &[],
+        })
+        .map(|choice| choice.name.clone())
 }
 
 fn refuse_unsupported(message: &HttpConnectionManager, path: &str) -> Result<(), FieldError> {
@@ -147,7 +185,10 @@ fn refuse_unsupported(message: &HttpConnectionManager, path: &str) -> Result<(),
         (message.always_set_request_id_in_response, "always_set_request_id_in_response"),
         (message.forward_client_cert_details != 0, "forward_client_cert_details"),
         (message.forward_client_cert_matcher.is_some(), "forward_client_cert_matcher"),
-        (message.represent_ipv4_remote_address_as_ipv4_mapped_ipv6, "represent_ipv4_remote_address_as_ipv4_mapped_ipv6"),
+        (
+            message.represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+            "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
+        ),
         // 0 is Envoy's default and 1 is KEEP_UNCHANGED: both leave the path as it is.
         (message.path_with_escaped_slashes_action > 1, "path_with_escaped_slashes_action"),
         (message.request_id_extension.is_some(), "request_id_extension"),
@@ -178,7 +219,10 @@ fn refuse_unsupported_http1(http1: &Http1ProtocolOptions, path: &str) -> Result<
     for (set, field) in [
         (http1.allow_chunked_length, "allow_chunked_length"),
         (http1.send_fully_qualified_url, "send_fully_qualified_url"),
-        (http1.override_stream_error_on_invalid_http_message.is_some(), "override_stream_error_on_invalid_http_message"),
+        (
+            http1.override_stream_error_on_invalid_http_message.is_some(),
+            "override_stream_error_on_invalid_http_message",
+        ),
         (!http1.ignore_http_11_upgrade.is_empty(), "ignore_http_11_upgrade"),
     ] {
         unsupported(set, path, field)?;
@@ -281,7 +325,12 @@ fn filters(messages: &[FilterMessage], path: &str) -> Result<Vec<HttpFilter>, Fi
             filters.push(HttpFilter::Fault(Arc::new(Fault::compile(&unpack(config, &config_path)?, &config_path)?)));
         } else if !message.is_optional {
             let known = "rbac, fault and router are supported; mark it is_optional to skip it";
-            return Err(FieldError::invalid(path, any::type_name(&config.type_url), "is not a known HTTP filter", known));
+            return Err(FieldError::invalid(
+                path,
+                any::type_name(&config.type_url),
+                "is not a known HTTP filter",
+                known,
+            ));
         }
     }
     if !ended {

@@ -22,7 +22,8 @@ use weft_xds::{FieldError, any, metadata, type_url, unpack};
 use super::fields::{flag, from_ads, join, limit, number, ranges, socket_address, unsupported};
 use super::{Needs, http, tcp};
 use crate::snapshot::{
-    ChainBody, ChainMatch, Direction, FilterChain, Inspection, Listener, MeshScope, SourceType, Transport, UnknownDestination,
+    ChainBody, ChainMatch, Direction, FilterChain, Inspection, Listener, MeshScope, SourceType, Transport,
+    UnknownDestination,
 };
 use crate::tls::DownstreamTls;
 
@@ -115,7 +116,12 @@ fn inspection(message: &proto::Listener, binds: bool) -> Result<Inspection, Fiel
         // A listener that is chosen by original destination lists no inspectors: detection is the sidecar's own.
         http: !binds,
         original_destination: flag(message.use_original_dst.as_ref(), false),
-        timeout: limit(message.listener_filters_timeout.as_ref(), Some(INSPECTION_TIMEOUT), "", "listener_filters_timeout")?,
+        timeout: limit(
+            message.listener_filters_timeout.as_ref(),
+            Some(INSPECTION_TIMEOUT),
+            "",
+            "listener_filters_timeout",
+        )?,
         continue_on_timeout: message.continue_on_listener_filters_timeout,
     };
     for (i, filter) in message.listener_filters.iter().enumerate() {
@@ -130,12 +136,19 @@ fn inspection(message: &proto::Listener, binds: bool) -> Result<Inspection, Fiel
         };
         // The name decides where there is no configuration, as in older files of Envoy.
         match (kind, filter.name.as_str()) {
-            (type_url::ORIGINAL_DST, _) | ("", "envoy.filters.listener.original_dst") => inspection.original_destination = true,
+            (type_url::ORIGINAL_DST, _) | ("", "envoy.filters.listener.original_dst") => {
+                inspection.original_destination = true
+            }
             (type_url::TLS_INSPECTOR, _) | ("", "envoy.filters.listener.tls_inspector") => {}
             (type_url::HTTP_INSPECTOR, _) | ("", "envoy.filters.listener.http_inspector") => inspection.http = true,
             _ => {
                 let known = "original_dst, tls_inspector and http_inspector are supported";
-                return Err(FieldError::invalid(path, extension(kind, &filter.name), "is not a known listener filter", known));
+                return Err(FieldError::invalid(
+                    path,
+                    extension(kind, &filter.name),
+                    "is not a known listener filter",
+                    known,
+                ));
             }
         }
     }
@@ -155,7 +168,8 @@ fn filter_chain(message: &proto::FilterChain, path: &str, needs: &mut Needs) -> 
         None => None,
     };
     let filters = join(path, "filters");
-    let Some(((last, terminal), before)) = message.filters.iter().enumerate().collect::<Vec<_>>().split_last().map(|(l, b)| (*l, b.to_vec()))
+    let Some(((last, terminal), before)) =
+        message.filters.iter().enumerate().collect::<Vec<_>>().split_last().map(|(l, b)| (*l, b.to_vec()))
     else {
         return Err(FieldError::missing(filters, "end it with an HttpConnectionManager or a TcpProxy"));
     };
@@ -165,7 +179,12 @@ fn filter_chain(message: &proto::FilterChain, path: &str, needs: &mut Needs) -> 
         let config = typed_config(filter, &path)?;
         if !any::is::<NetworkRbac>(config) {
             let known = "before the last filter, only network RBAC is supported";
-            return Err(FieldError::invalid(path, any::type_name(&config.type_url), "is not a known network filter", known));
+            return Err(FieldError::invalid(
+                path,
+                any::type_name(&config.type_url),
+                "is not a known network filter",
+                known,
+            ));
         }
         let path = join(&path, "typed_config");
         network_rbac.push(Arc::new(Rbac::compile_network(&unpack(config, &path)?, &path)?));
@@ -179,13 +198,23 @@ fn filter_chain(message: &proto::FilterChain, path: &str, needs: &mut Needs) -> 
         ChainBody::Tcp(Arc::new(tcp::compile(&unpack(config, &config_path)?, &config_path, needs)?))
     } else {
         let known = "end the chain with an HttpConnectionManager or a TcpProxy";
-        return Err(FieldError::invalid(terminal_path, any::type_name(&config.type_url), "cannot end a filter chain", known));
+        return Err(FieldError::invalid(
+            terminal_path,
+            any::type_name(&config.type_url),
+            "cannot end a filter chain",
+            known,
+        ));
     };
     Ok(FilterChain {
         name: if message.name.is_empty() { path.into() } else { message.name.as_str().into() },
         matches,
         tls,
-        handshake_timeout: limit(message.transport_socket_connect_timeout.as_ref(), None, path, "transport_socket_connect_timeout")?,
+        handshake_timeout: limit(
+            message.transport_socket_connect_timeout.as_ref(),
+            None,
+            path,
+            "transport_socket_connect_timeout",
+        )?,
         network_rbac,
         body,
     })
@@ -203,7 +232,10 @@ fn typed_config<'a>(filter: &'a proto::Filter, path: &str) -> Result<&'a Any, Fi
 
 fn transport_socket(socket: &TransportSocket, path: &str) -> Result<Option<Arc<DownstreamTls>>, FieldError> {
     let Some(SocketConfig::TypedConfig(config)) = &socket.config_type else {
-        return Err(FieldError::missing(join(path, "typed_config"), "give a DownstreamTlsContext, or leave transport_socket unset"));
+        return Err(FieldError::missing(
+            join(path, "typed_config"),
+            "give a DownstreamTlsContext, or leave transport_socket unset",
+        ));
     };
     match config.type_url.as_str() {
         type_url::RAW_BUFFER => Ok(None),
@@ -241,7 +273,12 @@ fn conditions(message: &proto::FilterChainMatch, path: &str) -> Result<ChainMatc
         let wild = name.strip_prefix("*.").unwrap_or(name);
         if wild.is_empty() || wild.contains('*') {
             let path = format!("{path}.server_names[{i}]");
-            return Err(FieldError::invalid(path, name, "is not a server name", "a wildcard may only be the whole first label: *.example.com"));
+            return Err(FieldError::invalid(
+                path,
+                name,
+                "is not a server name",
+                "a wildcard may only be the whole first label: *.example.com",
+            ));
         }
     }
     Ok(ChainMatch {
@@ -257,7 +294,12 @@ fn conditions(message: &proto::FilterChainMatch, path: &str) -> Result<ChainMatc
             Ok(ConnectionSourceType::External) => SourceType::External,
             Err(_) => {
                 let path = join(path, "source_type");
-                return Err(FieldError::invalid(path, message.source_type, "is not a known source type", "give ANY, SAME_IP_OR_LOOPBACK or EXTERNAL"));
+                return Err(FieldError::invalid(
+                    path,
+                    message.source_type,
+                    "is not a known source type",
+                    "give ANY, SAME_IP_OR_LOOPBACK or EXTERNAL",
+                ));
             }
         },
         sources: ranges(&message.source_prefix_ranges, path, "source_prefix_ranges")?,

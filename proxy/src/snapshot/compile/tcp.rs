@@ -34,7 +34,12 @@ pub(super) fn compile(message: &TcpProxy, path: &str, needs: &mut Needs) -> Resu
                 let path = format!("{path}[{i}]");
                 unsupported(choice.metadata_match.is_some(), &path, "metadata_match")?;
                 if choice.weight == 0 {
-                    return Err(FieldError::invalid(join(&path, "weight"), 0, "is not a weight", "give 1 or more, or leave the cluster out"));
+                    return Err(FieldError::invalid(
+                        join(&path, "weight"),
+                        0,
+                        "is not a weight",
+                        "give 1 or more, or leave the cluster out",
+                    ));
                 }
                 targets.push(target(&choice.name, choice.weight, &join(&path, "name"))?);
             }
@@ -46,15 +51,29 @@ pub(super) fn compile(message: &TcpProxy, path: &str, needs: &mut Needs) -> Resu
         return Err(FieldError::missing(join(path, "cluster"), "give cluster or weighted_clusters"));
     }
     let Some(total_weight) = targets.iter().try_fold(0_u32, |sum, target| sum.checked_add(target.weight)) else {
-        return Err(FieldError::new(join(path, "weighted_clusters"), "weights add up to more than 4294967295; make them smaller"));
+        return Err(FieldError::new(
+            join(path, "weighted_clusters"),
+            "weights add up to more than 4294967295; make them smaller",
+        ));
     };
     needs.clusters.extend(targets.iter().map(|target| target.cluster.clone()));
     Ok(TcpChain {
         targets,
         total_weight,
         idle_timeout: limit(message.idle_timeout.as_ref(), Some(ONE_HOUR), path, "idle_timeout")?,
-        max_connect_attempts: number(message.max_connect_attempts.as_ref(), 1, 1..=u32::MAX, path, "max_connect_attempts")?,
-        max_duration: limit(message.max_downstream_connection_duration.as_ref(), None, path, "max_downstream_connection_duration")?,
+        max_connect_attempts: number(
+            message.max_connect_attempts.as_ref(),
+            1,
+            1..=u32::MAX,
+            path,
+            "max_connect_attempts",
+        )?,
+        max_duration: limit(
+            message.max_downstream_connection_duration.as_ref(),
+            None,
+            path,
+            "max_downstream_connection_duration",
+        )?,
         stat_prefix: message.stat_prefix.as_str().into(),
     })
 }

@@ -117,7 +117,9 @@ fn set_http_fields_are_taken() {
     assert_eq!(chain.default_host_for_http_10.as_deref(), Some("old.example"));
     assert!(chain.accept_http_10 && chain.enable_trailers && chain.h2.allow_connect && chain.proxy_100_continue);
     assert_eq!(chain.h2.initial_stream_window, 65_536);
-    assert!(chain.upgrades.allows(b"WebSocket") && chain.upgrades.allows_connect() && !chain.upgrades.allows(b"spdy/3.1"));
+    assert!(
+        chain.upgrades.allows(b"WebSocket") && chain.upgrades.allows_connect() && !chain.upgrades.allows(b"spdy/3.1")
+    );
 }
 
 #[test]
@@ -129,8 +131,14 @@ fn what_is_refused_names_the_fields_path() {
         (with("      strip_any_host_port: true"), "strip_any_host_port"),
         (with("      request_timeout: -1s"), "request_timeout"),
         (with("      max_request_headers_kb: 9000"), "max_request_headers_kb"),
-        (with("      http2_protocol_options: {initial_stream_window_size: 5}"), "http2_protocol_options.initial_stream_window_size"),
-        (with("      http_protocol_options: {allow_chunked_length: true}"), "http_protocol_options.allow_chunked_length"),
+        (
+            with("      http2_protocol_options: {initial_stream_window_size: 5}"),
+            "http2_protocol_options.initial_stream_window_size",
+        ),
+        (
+            with("      http_protocol_options: {allow_chunked_length: true}"),
+            "http_protocol_options.allow_chunked_length",
+        ),
         (with("      upgrade_configs: [{}]"), "upgrade_configs[0].upgrade_type"),
         (http_listener(""), "http_filters"),
     ] {
@@ -174,8 +182,15 @@ fn an_access_filter_under_another_name_is_refused_because_routes_could_not_overr
 fn a_listener_needs_the_clusters_its_routes_may_use_and_the_routes_it_names() {
     let message = weft_xds::yaml::from_str(&http_listener(ROUTER)).unwrap();
     assert_eq!(compile_listener(&message).unwrap().needs.clusters, ["app".into()]);
-    let rds = http_listener(ROUTER).replace("route_config:", "rds: {route_config_name: outbound/shop/reviews/80, config_source: {ads: {}}}\n      x:");
-    let rds: String = rds.lines().filter(|line| !line.contains("x:") && !line.contains("virtual_hosts") && !line.contains("name: all")).map(|line| format!("{line}\n")).collect();
+    let rds = http_listener(ROUTER).replace(
+        "route_config:",
+        "rds: {route_config_name: outbound/shop/reviews/80, config_source: {ads: {}}}\n      x:",
+    );
+    let rds: String = rds
+        .lines()
+        .filter(|line| !line.contains("x:") && !line.contains("virtual_hosts") && !line.contains("name: all"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     let needs = compile_listener(&weft_xds::yaml::from_str(&rds).unwrap()).unwrap().needs;
     assert_eq!(needs.routes, ["outbound/shop/reviews/80".into()]);
     assert!(needs.clusters.is_empty());
@@ -206,16 +221,28 @@ fn network_rbac_comes_before_the_proxy_and_anything_else_is_refused() {
         "- filters:\n  - name: envoy.filters.network.rbac\n    typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: x, rules: {}}",
     );
     assert_eq!(compile(&rbac).unwrap().chains[0].network_rbac.len(), 1);
-    let twice = tcp_listener("      cluster: app\n  - name: last\n    typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: b}");
-    assert!(refusal(&twice).starts_with("filter_chains[0].filters[0]: `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`"));
+    let twice = tcp_listener(
+        "      cluster: app\n  - name: last\n    typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: b}",
+    );
+    assert!(
+        refusal(&twice)
+            .starts_with("filter_chains[0].filters[0]: `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`")
+    );
 }
 
 #[test]
 fn two_chains_with_the_same_conditions_are_refused() {
-    let chain = |condition: &str| format!("- filter_chain_match: {condition}\n  filters: [{{name: t, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: a}}}}]\n");
+    let chain = |condition: &str| {
+        format!(
+            "- filter_chain_match: {condition}\n  filters: [{{name: t, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: a}}}}]\n"
+        )
+    };
     let listener = |a: &str, b: &str| format!("name: l\nbind_to_port: false\nfilter_chains:\n{}{}", chain(a), chain(b));
     let same = listener("{destination_port: 1, server_names: [a, b]}", "{destination_port: 1, server_names: [b]}");
-    assert!(refusal(&same).starts_with("filter_chains[1].filter_chain_match: has the same conditions as `filter_chains[0]`"));
+    assert!(
+        refusal(&same)
+            .starts_with("filter_chains[1].filter_chain_match: has the same conditions as `filter_chains[0]`")
+    );
     let other = listener("{destination_port: 1, server_names: [a, b]}", "{destination_port: 2, server_names: [b]}");
     assert!(compile(&other).is_ok());
 }
@@ -228,12 +255,15 @@ fn the_meshs_ranges_come_with_the_inbound_listener() {
             &tcp_listener("      cluster: a")[tcp_listener("").find("filter_chains").unwrap()..]
         )
     };
-    let listener = compile(&yaml("{ranges: [198.18.0.0/15, \"fd00:198:18::/48\"], unknown_destination: refuse}")).unwrap();
+    let listener =
+        compile(&yaml("{ranges: [198.18.0.0/15, \"fd00:198:18::/48\"], unknown_destination: refuse}")).unwrap();
     let mesh = listener.mesh.unwrap();
     assert!(mesh.contains("198.19.0.1".parse().unwrap()) && !mesh.contains("10.0.0.1".parse().unwrap()));
     assert_eq!(mesh.unknown_destination, UnknownDestination::Refuse);
     assert_eq!(listener.bind, None);
-    assert!(refusal(&yaml("{ranges: [198.18.0.0/99]}")).starts_with("metadata.filter_metadata[\"weft.mesh\"].ranges[0]: "));
+    assert!(
+        refusal(&yaml("{ranges: [198.18.0.0/99]}")).starts_with("metadata.filter_metadata[\"weft.mesh\"].ranges[0]: ")
+    );
 }
 
 #[test]

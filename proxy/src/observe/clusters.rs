@@ -1,0 +1,68 @@
+//! Outlier detection, read from the clusters in force when scraped: a cluster that is gone leaves no series behind.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::snapshot::Store;
+
+/// Ejections of every cluster of a store.
+#[derive(Debug)]
+pub(super) struct ClusterCollector {
+    store: Arc<Store>,
+}
+
+impl ClusterCollector {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+}
+
+impl Collector for ClusterCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let snapshot = self.store.load();
+        let mut clusters: Vec<_> = snapshot.clusters.iter().collect();
+        clusters.sort_unstable_by(|a, b| a.0.cmp(b.0));
+
+        let help = "Endpoints ejected by outlier detection";
+        let mut family = encoder.encode_descriptor("weft_outlier_ejections", help, None, MetricType::Counter)?;
+        for (name, cluster) in &clusters {
+            let labels = [("cluster", &***name)];
+            ConstCounter::new(cluster.outliers().ejections()).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Endpoints that are ejected now";
+        let mut family = encoder.encode_descriptor("weft_outlier_ejected", help, None, MetricType::Gauge)?;
+        for (name, cluster) in &clusters {
+            let labels = [("cluster", &***name)];
+            ConstGauge::new(i64::from(cluster.outliers().ejected())).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Metrics;
+    use crate::upstream::Cluster;
+    use weft_xds::envoy::config::cluster::v3::Cluster as Message;
+
+    #[test]
+    fn every_cluster_in_force_has_its_ejections_and_no_other() {
+        let store = Arc::new(Store::new());
+        let metrics = Metrics::observing(store.clone());
+        let message = Message { name: "c".into(), ..Default::default() };
+        let cluster = Arc::new(Cluster::compile(&message, "").unwrap());
+        store.update(|next| drop(next.clusters.insert("c".into(), cluster)));
+        let text = metrics.encode();
+        assert!(text.contains("weft_outlier_ejections_total{cluster=\"c\"} 0\n"), "{text}");
+        assert!(text.contains("weft_outlier_ejected{cluster=\"c\"} 0\n"), "{text}");
+        store.update(|next| drop(next.clusters.remove("c")));
+        assert!(!metrics.encode().contains("cluster=\"c\""));
+    }
+}
