@@ -17,6 +17,7 @@ pub struct DownstreamTls {
     common: Common,
     builder: ConfigBuilder<ServerConfig, WantsVerifier>,
     require_client_certificate: bool,
+    require_sni: bool,
     with_alpn: OnceLock<Arc<ServerConfig>>,
     without_alpn: OnceLock<Arc<ServerConfig>>,
 }
@@ -39,7 +40,9 @@ impl DownstreamTls {
             ));
         }
         let required = message.require_client_certificate.is_some_and(|flag| flag.value);
-        Self::new(common, required, path)
+        let mut tls = Self::new(common, required, path)?;
+        tls.require_sni = message.require_sni.is_some_and(|flag| flag.value);
+        Ok(tls)
     }
 
     /// The mesh's own context: a client certificate is required.
@@ -56,6 +59,7 @@ impl DownstreamTls {
             common,
             builder,
             require_client_certificate,
+            require_sni: false,
             with_alpn: OnceLock::new(),
             without_alpn: OnceLock::new(),
         })
@@ -69,6 +73,11 @@ impl DownstreamTls {
     /// Whether clients must show a certificate.
     pub fn requires_client_certificate(&self) -> bool {
         self.require_client_certificate
+    }
+
+    /// Whether clients must send a server name.
+    pub fn requires_sni(&self) -> bool {
+        self.require_sni
     }
 
     /// Whether certificate or trust is this proxy's own, by the SDS secrets `identity` and `bundle`.

@@ -26,6 +26,9 @@ pub enum HandshakeError {
     /// The peer closed the connection; without a sidecar it may not speak TLS at all.
     #[error("the peer closed the connection during the TLS handshake")]
     Closed,
+    /// The client sent no server name, and `require_sni` is set.
+    #[error("the client sent no server name (SNI), and require_sni is set")]
+    NoServerName,
     /// The peer is not who it should be.
     #[error("{0}")]
     Peer(PeerError),
@@ -106,6 +109,12 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Some(accepted)) => {
                 let hello = accepted.client_hello();
                 let sni: Option<Arc<str>> = hello.server_name().map(Into::into);
+                if sni.is_none() && tls.requires_sni() {
+                    // A fatal unrecognized_name (RFC 8446 §6.2) in a record of its own.
+                    let _ = io.write_all(&[21, 3, 3, 0, 2, 2, 112]).await;
+                    let _ = io.shutdown().await;
+                    return Err(HandshakeError::NoServerName);
+                }
                 let offered = hello.alpn().into_iter().flatten();
                 let config = tls.server_config(local, offered);
                 return match accepted.into_connection(config) {

@@ -104,6 +104,12 @@ pub enum PeerError {
     /// Does not parse.
     #[error("the peer's certificate does not parse: {0}")]
     Unreadable(String),
+    /// The endpoint has to prove an identity, and nobody said which.
+    #[error("the peer is {presented}, but neither EDS nor match_typed_subject_alt_names says who it must be")]
+    NobodyExpected {
+        /// What the certificate says.
+        presented: String,
+    },
     /// We hold no trust bundle.
     #[error("no trust bundle has arrived yet, so no peer can be verified; see /certs")]
     NoBundle,
@@ -214,6 +220,11 @@ impl ServerCertVerifier for ServerVerifier {
             .map_err(|error| explain(error, &peer, &bundle))?;
         }
         self.trust.check_names(&peer, &self.sans)?;
+        // Any workload of the mesh has a certificate under its bundle: without a name it proves nothing.
+        if matches!(self.trust, Trust::Mesh(_)) && self.expected.identity.is_none() && self.sans.is_empty() {
+            let presented = peer.to_string();
+            return Err(PeerError::NobodyExpected { presented }.into());
+        }
         self.expected.check(&peer)?;
         Ok(ServerCertVerified::assertion())
     }

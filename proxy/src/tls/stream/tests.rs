@@ -130,6 +130,14 @@ async fn a_certificate_carries_exactly_one_spiffe_id_of_our_domain() {
 }
 
 #[tokio::test]
+async fn an_endpoint_of_which_nobody_said_who_it_is_is_refused() {
+    let ca = TestCa::new();
+    let (alice, bob) = (ca.identity(&alice()), ca.identity(&bob()));
+    let error = shake(&alice, &bob, ExpectedPeer::default()).await.client.err().unwrap();
+    assert!(matches!(error, HandshakeError::Peer(PeerError::NobodyExpected { .. })), "{error}");
+}
+
+#[tokio::test]
 async fn a_client_without_certificate_is_refused() {
     let ca = TestCa::new();
     let downstream = DownstreamTls::mesh(&[ALPN_HTTP1]);
@@ -166,7 +174,7 @@ async fn rotation_of_certificate_and_root_needs_no_new_configuration() {
     bob_id.set_bundle(new.bundle());
     assert_eq!(meet().await, (true, true));
     alice_id.set_bundle(old.bundle());
-    assert_eq!(meet().await.0, false, "the bundle in force decides");
+    assert!(!meet().await.0, "the bundle in force decides");
 }
 
 #[tokio::test]
@@ -495,6 +503,15 @@ mod contexts {
         assert_eq!(near.alpn(), Some(&b"http/1.1"[..]));
         assert_eq!(far.sni().map(|sni| &**sni), Some("web.example"));
         assert!(far.peer().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_server_name_can_be_required() {
+        let files = Files::new(&TestCa::new(), &bob());
+        let server = format!("require_sni: true\ncommon_tls_context: {{{}}}", files.certificate());
+        assert!(meet("sni: web.example", &server).await.is_ok());
+        let error = meet("{}", &server).await.err().unwrap().to_string();
+        assert!(error.contains("UnrecognisedName"), "the client is told: {error}");
     }
 
     #[tokio::test]
