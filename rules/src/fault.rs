@@ -65,24 +65,11 @@ impl FaultDecision<'_> {
 impl Fault {
     /// Compiles the message. Response rate limits are refused.
     pub fn compile(message: &http_fault::HttpFault, path: &str) -> Result<Self, FieldError> {
-        unsupported(
-            message.response_rate_limit.is_some(),
-            path,
-            "response_rate_limit",
-        )?;
+        unsupported(message.response_rate_limit.is_some(), path, "response_rate_limit")?;
         Ok(Self {
-            delay: message
-                .delay
-                .as_ref()
-                .map(|delay| Delay::compile(delay, &format!("{path}.delay")))
-                .transpose()?,
-            abort: message
-                .abort
-                .as_ref()
-                .map(|abort| Abort::compile(abort, &format!("{path}.abort")))
-                .transpose()?,
-            upstream_cluster: Some(message.upstream_cluster.clone())
-                .filter(|name| !name.is_empty()),
+            delay: message.delay.as_ref().map(|delay| Delay::compile(delay, &format!("{path}.delay"))).transpose()?,
+            abort: message.abort.as_ref().map(|abort| Abort::compile(abort, &format!("{path}.abort"))).transpose()?,
+            upstream_cluster: Some(message.upstream_cluster.clone()).filter(|name| !name.is_empty()),
             headers: compile_all(&message.headers, &format!("{path}.headers"))?,
             downstream_nodes: message.downstream_nodes.clone(),
             max_active: message.max_active_faults.as_ref().map(|max| max.value),
@@ -90,40 +77,26 @@ impl Fault {
     }
 
     /// Decides for a request about to go to `cluster`. Delay and abort use different halves of `random`, so they fall independently.
-    pub fn decide<V: RequestView + ?Sized>(
-        &self,
-        view: &V,
-        cluster: &str,
-        random: u64,
-    ) -> FaultDecision<'_> {
+    pub fn decide<V: RequestView + ?Sized>(&self, view: &V, cluster: &str, random: u64) -> FaultDecision<'_> {
         if !self.concerns(view, cluster) {
             return FaultDecision::default();
         }
         let (high, low) = ((random >> 32) as u32, random as u32);
         let abort = self.abort.as_ref();
         FaultDecision {
-            delay: self
-                .delay
-                .as_ref()
-                .and_then(|delay| delay.decide(view, low)),
+            delay: self.delay.as_ref().and_then(|delay| delay.decide(view, low)),
             abort: abort.and_then(|abort| abort.decide(view, high)),
             body: abort.map_or("", |abort| &abort.body),
         }
     }
 
     fn concerns<V: RequestView + ?Sized>(&self, view: &V, cluster: &str) -> bool {
-        self.upstream_cluster
-            .as_deref()
-            .is_none_or(|want| want == cluster)
+        self.upstream_cluster.as_deref().is_none_or(|want| want == cluster)
             && self.headers.iter().all(|header| header.matches(view))
             && (self.downstream_nodes.is_empty()
                 || view
                     .header("x-envoy-downstream-service-node")
-                    .is_some_and(|node| {
-                        self.downstream_nodes
-                            .iter()
-                            .any(|want| want.as_bytes() == &*node)
-                    }))
+                    .is_some_and(|node| self.downstream_nodes.iter().any(|want| want.as_bytes() == &*node)))
     }
 }
 
@@ -141,16 +114,10 @@ impl Delay {
             }
             Some(Specifier::HeaderDelay(_)) => None,
             None => {
-                return Err(refuse(
-                    path,
-                    "neither fixed_delay nor header_delay is set; set one",
-                ));
+                return Err(refuse(path, "neither fixed_delay nor header_delay is set; set one"));
             }
         };
-        Ok(Self {
-            share: share(message.percentage.as_ref(), &format!("{path}.percentage"))?,
-            fixed,
-        })
+        Ok(Self { share: share(message.percentage.as_ref(), &format!("{path}.percentage"))?, fixed })
     }
 
     fn decide<V: RequestView + ?Sized>(&self, view: &V, random: u32) -> Option<Duration> {
@@ -158,10 +125,7 @@ impl Delay {
             Some(delay) => delay,
             None => Duration::from_millis(number(view, "x-envoy-fault-delay-request")?.into()),
         };
-        let share = match (
-            self.fixed,
-            number(view, "x-envoy-fault-delay-request-percentage"),
-        ) {
+        let share = match (self.fixed, number(view, "x-envoy-fault-delay-request-percentage")) {
             (None, Some(percentage)) => self.share.capped_at(percentage),
             _ => self.share,
         };
@@ -176,19 +140,13 @@ impl Abort {
             Some(ErrorType::HttpStatus(status)) => match http_status(*status) {
                 Some(status) => Some(AbortWith::Http(status)),
                 None => {
-                    return Err(refuse(
-                        &format!("{path}.http_status"),
-                        format!("{status} is not between 200 and 599"),
-                    ));
+                    return Err(refuse(&format!("{path}.http_status"), format!("{status} is not between 200 and 599")));
                 }
             },
             Some(ErrorType::GrpcStatus(status)) => Some(AbortWith::Grpc(*status)),
             Some(ErrorType::HeaderAbort(_)) => None,
             None => {
-                return Err(refuse(
-                    path,
-                    "none of http_status, grpc_status and header_abort is set; set one",
-                ));
+                return Err(refuse(path, "none of http_status, grpc_status and header_abort is set; set one"));
             }
         };
         Ok(Self {
@@ -200,12 +158,8 @@ impl Abort {
 
     fn decide<V: RequestView + ?Sized>(&self, view: &V, random: u32) -> Option<AbortWith> {
         let Some(fixed) = self.fixed else {
-            let http = number(view, "x-envoy-fault-abort-request")
-                .and_then(http_status)
-                .map(AbortWith::Http);
-            let with = http.or_else(|| {
-                number(view, "x-envoy-fault-abort-grpc-request").map(AbortWith::Grpc)
-            })?;
+            let http = number(view, "x-envoy-fault-abort-request").and_then(http_status).map(AbortWith::Http);
+            let with = http.or_else(|| number(view, "x-envoy-fault-abort-grpc-request").map(AbortWith::Grpc))?;
             let share = number(view, "x-envoy-fault-abort-request-percentage")
                 .map_or(self.share, |percentage| self.share.capped_at(percentage));
             return share.hits(random).then_some(with);
@@ -215,22 +169,14 @@ impl Abort {
 }
 
 /// An unset percentage is 0 %, as in Envoy.
-fn share(
-    percentage: Option<&crate::proto::kind::FractionalPercent>,
-    path: &str,
-) -> Result<Fraction, FieldError> {
+fn share(percentage: Option<&crate::proto::kind::FractionalPercent>, path: &str) -> Result<Fraction, FieldError> {
     Fraction::compile(percentage.unwrap_or(&Default::default()), path)
 }
 
 fn http_status(status: u32) -> Option<u16> {
-    u16::try_from(status)
-        .ok()
-        .filter(|status| (200..600).contains(status))
+    u16::try_from(status).ok().filter(|status| (200..600).contains(status))
 }
 
 fn number<V: RequestView + ?Sized>(view: &V, header: &str) -> Option<u32> {
-    std::str::from_utf8(&view.header(header)?)
-        .ok()?
-        .parse()
-        .ok()
+    std::str::from_utf8(&view.header(header)?).ok()?.parse().ok()
 }

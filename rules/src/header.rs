@@ -40,16 +40,14 @@ impl HeaderMatcher {
             None => Condition::Present(true),
             Some(Specifier::PresentMatch(present)) => Condition::Present(*present),
             Some(Specifier::RangeMatch(range)) => Condition::Range(range.start..range.end),
-            Some(Specifier::StringMatch(text)) => {
-                Condition::Text(StringMatcher::compile(text, &sub("string_match"))?)
-            }
+            Some(Specifier::StringMatch(text)) => Condition::Text(StringMatcher::compile(text, &sub("string_match"))?),
             Some(Specifier::ExactMatch(text)) => Condition::Text(StringMatcher::exact(text)),
             Some(Specifier::PrefixMatch(text)) => Condition::Text(StringMatcher::prefix(text)),
             Some(Specifier::SuffixMatch(text)) => Condition::Text(StringMatcher::suffix(text)),
             Some(Specifier::ContainsMatch(text)) => Condition::Text(StringMatcher::contains(text)),
-            Some(Specifier::SafeRegexMatch(regex)) => Condition::Text(StringMatcher::regex(
-                full_match(regex, &sub("safe_regex_match"))?,
-            )),
+            Some(Specifier::SafeRegexMatch(regex)) => {
+                Condition::Text(StringMatcher::regex(full_match(regex, &sub("safe_regex_match"))?))
+            }
         };
         Ok(Self {
             name: message.name.to_ascii_lowercase(),
@@ -74,12 +72,8 @@ impl HeaderMatcher {
         };
         match &self.condition {
             Condition::Present(present) => (value.is_some() == *present) != self.invert,
-            Condition::Text(matcher) => {
-                value.is_some_and(|value| matcher.matches(&value) != self.invert)
-            }
-            Condition::Range(range) => {
-                value.is_some_and(|value| in_range(&value, range) != self.invert)
-            }
+            Condition::Text(matcher) => value.is_some_and(|value| matcher.matches(&value) != self.invert),
+            Condition::Range(range) => value.is_some_and(|value| in_range(&value, range) != self.invert),
         }
     }
 
@@ -90,15 +84,8 @@ impl HeaderMatcher {
 }
 
 /// Compiles a list of matchers, all of which have to match.
-pub(crate) fn compile_all(
-    messages: &[route::HeaderMatcher],
-    path: &str,
-) -> Result<Vec<HeaderMatcher>, FieldError> {
-    messages
-        .iter()
-        .enumerate()
-        .map(|(i, message)| HeaderMatcher::compile(message, &format!("{path}[{i}]")))
-        .collect()
+pub(crate) fn compile_all(messages: &[route::HeaderMatcher], path: &str) -> Result<Vec<HeaderMatcher>, FieldError> {
+    messages.iter().enumerate().map(|(i, message)| HeaderMatcher::compile(message, &format!("{path}[{i}]"))).collect()
 }
 
 fn in_range(value: &[u8], range: &Range<i64>) -> bool {
@@ -114,21 +101,14 @@ mod tests {
     use crate::proto::kind::Int64Range;
     use route::header_matcher::HeaderMatchSpecifier as Specifier;
 
-    fn matches(
-        specifier: Option<Specifier>,
-        invert: bool,
-        missing_is_empty: bool,
-        value: Option<&str>,
-    ) -> bool {
+    fn matches(specifier: Option<Specifier>, invert: bool, missing_is_empty: bool, value: Option<&str>) -> bool {
         let message = route::HeaderMatcher {
             name: "X-Test".into(),
             invert_match: invert,
             treat_missing_header_as_empty: missing_is_empty,
             header_match_specifier: specifier,
         };
-        HeaderMatcher::compile(&message, "h")
-            .unwrap()
-            .matches_value(value.map(|value| value.as_bytes().into()))
+        HeaderMatcher::compile(&message, "h").unwrap().matches_value(value.map(|value| value.as_bytes().into()))
     }
 
     #[test]
@@ -151,24 +131,9 @@ mod tests {
     fn presence_can_be_asked_for_denied_and_inverted() {
         assert!(matches(None, false, false, Some("")));
         assert!(!matches(None, false, false, None));
-        assert!(matches(
-            Some(Specifier::PresentMatch(false)),
-            false,
-            false,
-            None
-        ));
-        assert!(matches(
-            Some(Specifier::PresentMatch(true)),
-            true,
-            false,
-            None
-        ));
-        assert!(!matches(
-            Some(Specifier::PresentMatch(true)),
-            true,
-            false,
-            Some("x")
-        ));
+        assert!(matches(Some(Specifier::PresentMatch(false)), false, false, None));
+        assert!(matches(Some(Specifier::PresentMatch(true)), true, false, None));
+        assert!(!matches(Some(Specifier::PresentMatch(true)), true, false, Some("x")));
     }
 
     #[test]

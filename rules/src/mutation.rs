@@ -50,22 +50,14 @@ impl HeaderMutations {
             edits.push(HeaderMutation::Remove(header_name(name, &path)?));
         }
         for (i, option) in add.iter().enumerate() {
-            edits.extend(addition(
-                option,
-                &format!("{path}.{which}_headers_to_add[{i}]"),
-            )?);
+            edits.extend(addition(option, &format!("{path}.{which}_headers_to_add[{i}]"))?);
         }
         Ok(Self { edits })
     }
 
     /// The edits of several levels, in the order given.
     pub(crate) fn concat<'a>(levels: impl IntoIterator<Item = &'a Self>) -> Self {
-        Self {
-            edits: levels
-                .into_iter()
-                .flat_map(|level| level.edits.iter().cloned())
-                .collect(),
-        }
+        Self { edits: levels.into_iter().flat_map(|level| level.edits.iter().cloned()).collect() }
     }
 
     /// Performs the edits.
@@ -104,31 +96,20 @@ impl HeaderMutations {
     }
 }
 
-fn addition(
-    option: &core::HeaderValueOption,
-    path: &str,
-) -> Result<Option<HeaderMutation>, FieldError> {
+fn addition(option: &core::HeaderValueOption, path: &str) -> Result<Option<HeaderMutation>, FieldError> {
     use core::header_value_option::HeaderAppendAction as Action;
-    let header = option
-        .header
-        .as_ref()
-        .ok_or_else(|| refuse(&format!("{path}.header"), "missing; give key and value"))?;
+    let header =
+        option.header.as_ref().ok_or_else(|| refuse(&format!("{path}.header"), "missing; give key and value"))?;
     let name = header_name(&header.key, &format!("{path}.header.key"))?;
     let value = match (header.value.as_str(), header.raw_value.as_slice()) {
         (text, []) => literal(text, &format!("{path}.header.value"))?,
         ("", raw) => raw.to_vec(),
         _ => {
-            return Err(refuse(
-                &format!("{path}.header"),
-                "both value and raw_value are set; keep one",
-            ));
+            return Err(refuse(&format!("{path}.header"), "both value and raw_value are set; keep one"));
         }
     };
     if value.iter().any(|&byte| matches!(byte, b'\r' | b'\n' | 0)) {
-        return Err(refuse(
-            &format!("{path}.header.value"),
-            "holds CR, LF or NUL, which no header value may hold",
-        ));
+        return Err(refuse(&format!("{path}.header.value"), "holds CR, LF or NUL, which no header value may hold"));
     }
     if value.is_empty() && !option.keep_empty_value {
         return Ok(None);
@@ -138,19 +119,12 @@ fn addition(
         Some(append) if option.append_action != 0 => {
             return Err(refuse(
                 &format!("{path}.append"),
-                format!(
-                    "set to {} beside append_action; keep append_action",
-                    append.value
-                ),
+                format!("set to {} beside append_action; keep append_action", append.value),
             ));
         }
         Some(append) if !append.value => Action::OverwriteIfExistsOrAdd,
-        _ => Action::try_from(option.append_action).map_err(|_| {
-            refuse(
-                &format!("{path}.append_action"),
-                format!("unknown value {}", option.append_action),
-            )
-        })?,
+        _ => Action::try_from(option.append_action)
+            .map_err(|_| refuse(&format!("{path}.append_action"), format!("unknown value {}", option.append_action)))?,
     };
     Ok(Some(match action {
         Action::AppendIfExistsOrAdd => HeaderMutation::Append(name, value),
@@ -162,22 +136,13 @@ fn addition(
 
 /// Pseudo-headers, Host and what frames the message are not a route's to change.
 fn header_name(name: &str, path: &str) -> Result<String, FieldError> {
-    const FRAMING: [&str; 6] = [
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "upgrade",
-        "te",
-    ];
+    const FRAMING: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te"];
     let name = name.to_ascii_lowercase();
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
         return Err(refuse(
             path,
-            format!(
-                "{name:?} is not a header's name (RFC 9110 §5.1); use letters, digits and hyphens"
-            ),
+            format!("{name:?} is not a header's name (RFC 9110 §5.1); use letters, digits and hyphens"),
         ));
     }
     if FRAMING.contains(&name.as_str()) {
@@ -197,9 +162,7 @@ fn literal(text: &str, path: &str) -> Result<Vec<u8>, FieldError> {
     if plain.contains('%') {
         return Err(refuse(
             path,
-            format!(
-                "{text:?} holds a format command, none of which is supported; write %% for a percent sign"
-            ),
+            format!("{text:?} holds a format command, none of which is supported; write %% for a percent sign"),
         ));
     }
     Ok(text.replace("%%", "%").into_bytes())
@@ -220,18 +183,13 @@ mod tests {
             self.0.retain(|(n, _)| n != name);
         }
         fn append(&mut self, name: &str, value: &[u8]) {
-            self.0
-                .push((name.into(), String::from_utf8_lossy(value).into()));
+            self.0.push((name.into(), String::from_utf8_lossy(value).into()));
         }
     }
 
     fn option(name: &str, value: &str, action: i32) -> core::HeaderValueOption {
         core::HeaderValueOption {
-            header: Some(core::HeaderValue {
-                key: name.into(),
-                value: value.into(),
-                raw_value: vec![],
-            }),
+            header: Some(core::HeaderValue { key: name.into(), value: value.into(), raw_value: vec![] }),
             append_action: action,
             ..Default::default()
         }
@@ -247,11 +205,7 @@ mod tests {
             option("e", "50%%", 1),
         ];
         let mutations = HeaderMutations::compile(&add, &["A".into()], "r", "request").unwrap();
-        let mut head = Head(
-            ["a", "b", "c", "d"]
-                .map(|name| (name.into(), "1".into()))
-                .into(),
-        );
+        let mut head = Head(["a", "b", "c", "d"].map(|name| (name.into(), "1".into())).into());
         mutations.apply(&mut head);
         let text: Vec<_> = head.0.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(text, ["b=1", "a=2", "c=2", "d=2", "e=50%"]);
@@ -259,20 +213,9 @@ mod tests {
 
     #[test]
     fn an_empty_value_is_dropped_unless_kept() {
-        let kept = core::HeaderValueOption {
-            keep_empty_value: true,
-            ..option("a", "", 0)
-        };
-        assert!(
-            HeaderMutations::compile(&[option("a", "", 0)], &[], "r", "request")
-                .unwrap()
-                .is_empty()
-        );
-        assert!(
-            !HeaderMutations::compile(&[kept], &[], "r", "request")
-                .unwrap()
-                .is_empty()
-        );
+        let kept = core::HeaderValueOption { keep_empty_value: true, ..option("a", "", 0) };
+        assert!(HeaderMutations::compile(&[option("a", "", 0)], &[], "r", "request").unwrap().is_empty());
+        assert!(!HeaderMutations::compile(&[kept], &[], "r", "request").unwrap().is_empty());
     }
 
     #[test]
@@ -285,8 +228,7 @@ mod tests {
             ("a", "x\r\ny: z", "header.value"),
             ("a", "%REQ(x)%", "header.value"),
         ] {
-            let error = HeaderMutations::compile(&[option(name, value, 0)], &[], "r", "response")
-                .unwrap_err();
+            let error = HeaderMutations::compile(&[option(name, value, 0)], &[], "r", "response").unwrap_err();
             assert_eq!(error.path, format!("r.response_headers_to_add[0].{at}"));
         }
     }

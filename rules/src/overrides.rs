@@ -26,16 +26,10 @@ pub(crate) struct FilterOverrides(Vec<(String, FilterOverride)>);
 
 impl FilterOverrides {
     /// Compiles one level; `path` is the path of the message that holds the map.
-    pub(crate) fn compile(
-        messages: &HashMap<String, protobuf::Any>,
-        path: &str,
-    ) -> Result<Self, FieldError> {
+    pub(crate) fn compile(messages: &HashMap<String, protobuf::Any>, path: &str) -> Result<Self, FieldError> {
         let mut overrides = Vec::with_capacity(messages.len());
         for (name, message) in messages {
-            if let Some(found) = compile(
-                message,
-                &format!("{path}.typed_per_filter_config[{name:?}]"),
-            )? {
+            if let Some(found) = compile(message, &format!("{path}.typed_per_filter_config[{name:?}]"))? {
                 overrides.push((name.clone(), found));
             }
         }
@@ -44,21 +38,13 @@ impl FilterOverrides {
 
     /// This level on top of a wider one.
     pub(crate) fn over(mut self, wider: &Self) -> Self {
-        let missing: Vec<_> = wider
-            .0
-            .iter()
-            .filter(|(name, _)| self.get(name).is_none())
-            .cloned()
-            .collect();
+        let missing: Vec<_> = wider.0.iter().filter(|(name, _)| self.get(name).is_none()).cloned().collect();
         self.0.extend(missing);
         self
     }
 
     pub(crate) fn get(&self, filter: &str) -> Option<&FilterOverride> {
-        self.0
-            .iter()
-            .find(|(name, _)| name == filter)
-            .map(|(_, found)| found)
+        self.0.iter().find(|(name, _)| name == filter).map(|(_, found)| found)
     }
 }
 
@@ -80,18 +66,14 @@ fn compile(message: &protobuf::Any, path: &str) -> Result<Option<FilterOverride>
 fn compile_filter(message: &protobuf::Any, path: &str) -> Result<FilterOverride, FieldError> {
     if any::is::<http_fault::HttpFault>(message) {
         let fault: http_fault::HttpFault = any::unpack(message, path)?;
-        return Ok(FilterOverride::Fault(Arc::new(Fault::compile(
-            &fault, path,
-        )?)));
+        return Ok(FilterOverride::Fault(Arc::new(Fault::compile(&fault, path)?)));
     }
     if any::is::<http_rbac::RbacPerRoute>(message) {
         let per_route: http_rbac::RbacPerRoute = any::unpack(message, path)?;
         // Envoy: "If absent, RBAC policy will be disabled for this route".
         return Ok(match &per_route.rbac {
             None => FilterOverride::Disabled,
-            Some(rbac) => {
-                FilterOverride::Rbac(Arc::new(Rbac::compile(rbac, &format!("{path}.rbac"))?))
-            }
+            Some(rbac) => FilterOverride::Rbac(Arc::new(Rbac::compile(rbac, &format!("{path}.rbac"))?)),
         });
     }
     Err(refuse(

@@ -45,11 +45,7 @@ impl RouteMatch {
     pub fn compile(message: &route::RouteMatch, path: &str) -> Result<Self, FieldError> {
         unsupported(!message.cookies.is_empty(), path, "cookies")?;
         unsupported(message.tls_context.is_some(), path, "tls_context")?;
-        unsupported(
-            !message.dynamic_metadata.is_empty(),
-            path,
-            "dynamic_metadata",
-        )?;
+        unsupported(!message.dynamic_metadata.is_empty(), path, "dynamic_metadata")?;
         unsupported(!message.filter_state.is_empty(), path, "filter_state")?;
         let fraction = match &message.runtime_fraction {
             None => None,
@@ -75,12 +71,7 @@ impl RouteMatch {
     }
 
     /// Whether the request, its path given apart, belongs to the route. `random` decides fractions.
-    pub(crate) fn matches<V: RequestView + ?Sized>(
-        &self,
-        view: &V,
-        path: &[u8],
-        random: u32,
-    ) -> bool {
+    pub(crate) fn matches<V: RequestView + ?Sized>(&self, view: &V, path: &[u8], random: u32) -> bool {
         self.path.matches(path, view) && self.rest_matches(view, random)
     }
 
@@ -96,20 +87,11 @@ impl RouteMatch {
 impl PathMatch {
     fn compile(message: &route::RouteMatch, path: &str) -> Result<Self, FieldError> {
         use route::route_match::PathSpecifier;
-        let ignore_case = message
-            .case_sensitive
-            .as_ref()
-            .is_some_and(|sensitive| !sensitive.value);
+        let ignore_case = message.case_sensitive.as_ref().is_some_and(|sensitive| !sensitive.value);
         let bytes = |text: &String| text.as_bytes().to_vec();
         Ok(match message.path_specifier.as_ref() {
-            Some(PathSpecifier::Prefix(text)) => Self::Prefix {
-                prefix: bytes(text),
-                ignore_case,
-            },
-            Some(PathSpecifier::Path(text)) => Self::Exact {
-                path: bytes(text),
-                ignore_case,
-            },
+            Some(PathSpecifier::Prefix(text)) => Self::Prefix { prefix: bytes(text), ignore_case },
+            Some(PathSpecifier::Path(text)) => Self::Exact { path: bytes(text), ignore_case },
             Some(PathSpecifier::PathSeparatedPrefix(text)) => {
                 // The proto's own rule: ^[^?#]+[^?#/]$, so "/" has to be written as prefix.
                 if text.len() < 2 || text.ends_with('/') || text.contains(['?', '#']) {
@@ -118,14 +100,9 @@ impl PathMatch {
                     );
                     return Err(refuse(&format!("{path}.path_separated_prefix"), problem));
                 }
-                Self::Segments {
-                    prefix: bytes(text),
-                    ignore_case,
-                }
+                Self::Segments { prefix: bytes(text), ignore_case }
             }
-            Some(PathSpecifier::SafeRegex(regex)) => {
-                Self::Regex(full_match(regex, &format!("{path}.safe_regex"))?)
-            }
+            Some(PathSpecifier::SafeRegex(regex)) => Self::Regex(full_match(regex, &format!("{path}.safe_regex"))?),
             Some(PathSpecifier::ConnectMatcher(_)) => Self::Connect,
             Some(PathSpecifier::PathMatchPolicy(_)) => {
                 return Err(refuse(
@@ -134,32 +111,19 @@ impl PathMatch {
                 ));
             }
             None => {
-                return Err(refuse(
-                    path,
-                    "no path specifier; use prefix \"/\" to match every path",
-                ));
+                return Err(refuse(path, "no path specifier; use prefix \"/\" to match every path"));
             }
         })
     }
 
     fn matches<V: RequestView + ?Sized>(&self, path: &[u8], view: &V) -> bool {
         match self {
-            Self::Exact {
-                path: want,
-                ignore_case,
-            } => same(path, want, *ignore_case),
-            Self::Prefix {
-                prefix,
-                ignore_case,
-            } => path
-                .get(..prefix.len())
-                .is_some_and(|head| same(head, prefix, *ignore_case)),
-            Self::Segments {
-                prefix,
-                ignore_case,
-            } => {
-                path.get(..prefix.len())
-                    .is_some_and(|head| same(head, prefix, *ignore_case))
+            Self::Exact { path: want, ignore_case } => same(path, want, *ignore_case),
+            Self::Prefix { prefix, ignore_case } => {
+                path.get(..prefix.len()).is_some_and(|head| same(head, prefix, *ignore_case))
+            }
+            Self::Segments { prefix, ignore_case } => {
+                path.get(..prefix.len()).is_some_and(|head| same(head, prefix, *ignore_case))
                     && matches!(path.get(prefix.len()), None | Some(b'/'))
             }
             Self::Regex(regex) => regex.is_match(path),
@@ -177,18 +141,12 @@ impl PathMatch {
 }
 
 fn same(value: &[u8], want: &[u8], ignore_case: bool) -> bool {
-    if ignore_case {
-        value.eq_ignore_ascii_case(want)
-    } else {
-        value == want
-    }
+    if ignore_case { value.eq_ignore_ascii_case(want) } else { value == want }
 }
 
 /// `application/grpc`, alone or with a subtype after `+`.
 pub(crate) fn is_grpc<V: RequestView + ?Sized>(view: &V) -> bool {
     view.header("content-type").is_some_and(|value| {
-        value
-            .strip_prefix(b"application/grpc")
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+        value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
     })
 }

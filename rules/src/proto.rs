@@ -6,8 +6,8 @@ use weft_xds::FieldError;
 pub(crate) use weft_xds::envoy::{
     config::{core::v3 as core, rbac::v3 as rbac, route::v3 as route},
     extensions::filters::{
-        common::fault::v3 as common_fault, http::fault::v3 as http_fault,
-        http::rbac::v3 as http_rbac, network::rbac::v3 as network_rbac,
+        common::fault::v3 as common_fault, http::fault::v3 as http_fault, http::rbac::v3 as http_rbac,
+        network::rbac::v3 as network_rbac,
     },
     r#type::{matcher::v3 as matcher, v3 as kind},
 };
@@ -23,10 +23,7 @@ pub(crate) fn unsupported(set: bool, path: &str, field: &str) -> Result<(), Fiel
     if !set {
         return Ok(());
     }
-    Err(refuse(
-        &format!("{path}.{field}"),
-        "not supported; leave it unset",
-    ))
+    Err(refuse(&format!("{path}.{field}"), "not supported; leave it unset"))
 }
 
 /// A protobuf duration as ours. Negative values and nanoseconds out of range are refused, as Envoy does.
@@ -35,10 +32,7 @@ pub(crate) fn duration(value: &protobuf::Duration, path: &str) -> Result<Duratio
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
         _ => Err(refuse(
             path,
-            format!(
-                "{}s {}ns is not a duration; give 0 s or more, with 0 to 999999999 ns",
-                value.seconds, value.nanos
-            ),
+            format!("{}s {}ns is not a duration; give 0 s or more, with 0 to 999999999 ns", value.seconds, value.nanos),
         )),
     }
 }
@@ -66,16 +60,10 @@ impl Fraction {
             Ok(DenominatorType::TenThousand) => 10_000,
             Ok(DenominatorType::Million) => 1_000_000,
             Err(_) => {
-                return Err(refuse(
-                    &format!("{path}.denominator"),
-                    format!("unknown value {}", value.denominator),
-                ));
+                return Err(refuse(&format!("{path}.denominator"), format!("unknown value {}", value.denominator)));
             }
         };
-        Ok(Self {
-            numerator: value.numerator,
-            denominator,
-        })
+        Ok(Self { numerator: value.numerator, denominator })
     }
 
     /// Whether the request that drew `random` belongs to the share. At least the whole denominator means always.
@@ -85,9 +73,6 @@ impl Fraction {
 
     /// The share lowered to at most `percent`, as the fault filter's percentage headers may do.
     pub(crate) fn capped_at(self, numerator: u32) -> Self {
-        Self {
-            numerator: self.numerator.min(numerator),
-            ..self
-        }
+        Self { numerator: self.numerator.min(numerator), ..self }
     }
 }

@@ -24,23 +24,16 @@ impl QueryMatcher {
     pub fn compile(message: &route::QueryParameterMatcher, path: &str) -> Result<Self, FieldError> {
         use route::query_parameter_matcher::QueryParameterMatchSpecifier as Specifier;
         if message.name.is_empty() {
-            return Err(refuse(
-                &format!("{path}.name"),
-                "empty; name a query parameter",
-            ));
+            return Err(refuse(&format!("{path}.name"), "empty; name a query parameter"));
         }
         let condition = match message.query_parameter_match_specifier.as_ref() {
             None => Condition::Present(true),
             Some(Specifier::PresentMatch(present)) => Condition::Present(*present),
-            Some(Specifier::StringMatch(text)) => Condition::Text(StringMatcher::compile(
-                text,
-                &format!("{path}.string_match"),
-            )?),
+            Some(Specifier::StringMatch(text)) => {
+                Condition::Text(StringMatcher::compile(text, &format!("{path}.string_match"))?)
+            }
         };
-        Ok(Self {
-            name: message.name.as_bytes().to_vec(),
-            condition,
-        })
+        Ok(Self { name: message.name.as_bytes().to_vec(), condition })
     }
 
     /// Whether the query (without its `?`) satisfies the matcher.

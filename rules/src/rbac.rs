@@ -63,44 +63,25 @@ impl Rbac {
         unsupported(message.matcher.is_some(), path, "matcher")?;
         unsupported(message.shadow_matcher.is_some(), path, "shadow_matcher")?;
         unsupported(message.delay_deny.is_some(), path, "delay_deny")?;
-        unsupported(
-            message.enforcement_type != 0,
-            path,
-            "enforcement_type CONTINUOUS",
-        )?;
+        unsupported(message.enforcement_type != 0, path, "enforcement_type CONTINUOUS")?;
         Self::of_rules(message.rules.as_ref(), message.shadow_rules.as_ref(), path)
     }
 
-    fn of_rules(
-        rules: Option<&rbac::Rbac>,
-        shadow: Option<&rbac::Rbac>,
-        path: &str,
-    ) -> Result<Self, FieldError> {
+    fn of_rules(rules: Option<&rbac::Rbac>, shadow: Option<&rbac::Rbac>, path: &str) -> Result<Self, FieldError> {
         Ok(Self {
-            enforced: rules
-                .map(|rules| Rules::compile(rules, &format!("{path}.rules")))
-                .transpose()?,
-            shadow: shadow
-                .map(|rules| Rules::compile(rules, &format!("{path}.shadow_rules")))
-                .transpose()?,
+            enforced: rules.map(|rules| Rules::compile(rules, &format!("{path}.rules"))).transpose()?,
+            shadow: shadow.map(|rules| Rules::compile(rules, &format!("{path}.shadow_rules"))).transpose()?,
         })
     }
 
     /// Decides. Without rules everything is allowed.
     pub fn decide<V: RequestView + ?Sized>(&self, view: &V, peer: &Peer<'_>) -> Verdict<'_> {
-        let (allowed, policy) = self
-            .enforced
-            .as_ref()
-            .map_or((true, None), |rules| rules.decide(view, peer));
+        let (allowed, policy) = self.enforced.as_ref().map_or((true, None), |rules| rules.decide(view, peer));
         let shadow = self.shadow.as_ref().map(|rules| {
             let (allowed, policy) = rules.decide(view, peer);
             ShadowVerdict { allowed, policy }
         });
-        Verdict {
-            allowed,
-            policy,
-            shadow,
-        }
+        Verdict { allowed, policy, shadow }
     }
 }
 
@@ -146,34 +127,20 @@ enum Principal {
 
 impl Rules {
     fn compile(message: &rbac::Rbac, path: &str) -> Result<Self, FieldError> {
-        let action = rbac::rbac::Action::try_from(message.action).map_err(|_| {
-            refuse(
-                &format!("{path}.action"),
-                format!("unknown value {}", message.action),
-            )
-        })?;
-        unsupported(
-            message.audit_logging_options.is_some(),
-            path,
-            "audit_logging_options",
-        )?;
+        let action = rbac::rbac::Action::try_from(message.action)
+            .map_err(|_| refuse(&format!("{path}.action"), format!("unknown value {}", message.action)))?;
+        unsupported(message.audit_logging_options.is_some(), path, "audit_logging_options")?;
         let mut policies = message
             .policies
             .iter()
-            .map(|(name, policy)| {
-                Policy::compile(name, policy, &format!("{path}.policies[{name:?}]"))
-            })
+            .map(|(name, policy)| Policy::compile(name, policy, &format!("{path}.policies[{name:?}]")))
             .collect::<Result<Vec<_>, _>>()?;
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { action, policies })
     }
 
     fn decide<V: RequestView + ?Sized>(&self, view: &V, peer: &Peer<'_>) -> (bool, Option<&str>) {
-        let matched = self
-            .policies
-            .iter()
-            .find(|policy| policy.matches(view, peer))
-            .map(|policy| policy.name.as_str());
+        let matched = self.policies.iter().find(|policy| policy.matches(view, peer)).map(|policy| policy.name.as_str());
         let allowed = match self.action {
             rbac::rbac::Action::Allow => matched.is_some(),
             rbac::rbac::Action::Deny => matched.is_none(),
@@ -186,35 +153,18 @@ impl Rules {
 impl Policy {
     fn compile(name: &str, message: &rbac::Policy, path: &str) -> Result<Self, FieldError> {
         unsupported(message.condition.is_some(), path, "condition")?;
-        unsupported(
-            message.checked_condition.is_some(),
-            path,
-            "checked_condition",
-        )?;
+        unsupported(message.checked_condition.is_some(), path, "checked_condition")?;
         unsupported(message.cel_config.is_some(), path, "cel_config")?;
         Ok(Self {
             name: name.to_owned(),
-            permissions: list(
-                &message.permissions,
-                &format!("{path}.permissions"),
-                Permission::compile,
-            )?,
-            principals: list(
-                &message.principals,
-                &format!("{path}.principals"),
-                Principal::compile,
-            )?,
+            permissions: list(&message.permissions, &format!("{path}.permissions"), Permission::compile)?,
+            principals: list(&message.principals, &format!("{path}.principals"), Principal::compile)?,
         })
     }
 
     fn matches<V: RequestView + ?Sized>(&self, view: &V, peer: &Peer<'_>) -> bool {
-        self.permissions
-            .iter()
-            .any(|permission| permission.matches(view, peer))
-            && self
-                .principals
-                .iter()
-                .any(|principal| principal.matches(view, peer))
+        self.permissions.iter().any(|permission| permission.matches(view, peer))
+            && self.principals.iter().any(|principal| principal.matches(view, peer))
     }
 }
 
@@ -226,16 +176,9 @@ fn list<M, T>(
     compile: impl Fn(&M, &str) -> Result<T, FieldError>,
 ) -> Result<Vec<T>, FieldError> {
     if messages.is_empty() {
-        return Err(refuse(
-            path,
-            "empty; give at least one, `any: true` for everything",
-        ));
+        return Err(refuse(path, "empty; give at least one, `any: true` for everything"));
     }
-    messages
-        .iter()
-        .enumerate()
-        .map(|(i, message)| compile(message, &format!("{path}[{i}]")))
-        .collect()
+    messages.iter().enumerate().map(|(i, message)| compile(message, &format!("{path}[{i}]"))).collect()
 }
 
 impl Permission {
@@ -246,35 +189,17 @@ impl Permission {
         Ok(match message.rule.as_ref() {
             Some(Rule::Any(true)) => Self::Any,
             Some(Rule::Any(false)) => {
-                return Err(refuse(
-                    &sub("any"),
-                    "false means nothing; set it to true or leave the permission out",
-                ));
+                return Err(refuse(&sub("any"), "false means nothing; set it to true or leave the permission out"));
             }
-            Some(Rule::AndRules(set)) => {
-                Self::All(list(&set.rules, &sub("and_rules.rules"), Self::compile)?)
-            }
-            Some(Rule::OrRules(set)) => {
-                Self::AnyOf(list(&set.rules, &sub("or_rules.rules"), Self::compile)?)
-            }
-            Some(Rule::NotRule(rule)) => {
-                Self::Not(Box::new(Self::compile(rule, &sub("not_rule"))?))
-            }
-            Some(Rule::Header(header)) => {
-                Self::Header(HeaderMatcher::compile(header, &sub("header"))?)
-            }
+            Some(Rule::AndRules(set)) => Self::All(list(&set.rules, &sub("and_rules.rules"), Self::compile)?),
+            Some(Rule::OrRules(set)) => Self::AnyOf(list(&set.rules, &sub("or_rules.rules"), Self::compile)?),
+            Some(Rule::NotRule(rule)) => Self::Not(Box::new(Self::compile(rule, &sub("not_rule"))?)),
+            Some(Rule::Header(header)) => Self::Header(HeaderMatcher::compile(header, &sub("header"))?),
             Some(Rule::UrlPath(url)) => Self::Path(url_path(url, &sub("url_path"))?),
-            Some(Rule::DestinationIp(range)) => {
-                Self::DestinationIp(IpRange::compile(range, &sub("destination_ip"))?)
-            }
-            Some(Rule::DestinationPort(port)) if *port <= 65_535 => {
-                Self::DestinationPort(*port..*port + 1)
-            }
+            Some(Rule::DestinationIp(range)) => Self::DestinationIp(IpRange::compile(range, &sub("destination_ip"))?),
+            Some(Rule::DestinationPort(port)) if *port <= 65_535 => Self::DestinationPort(*port..*port + 1),
             Some(Rule::DestinationPort(port)) => {
-                return Err(refuse(
-                    &sub("destination_port"),
-                    format!("{port} is not a port"),
-                ));
+                return Err(refuse(&sub("destination_port"), format!("{port} is not a port")));
             }
             Some(Rule::DestinationPortRange(range)) => {
                 let bound = |bound: i32| u32::try_from(bound).ok().filter(|&bound| bound <= 65_536);
@@ -325,46 +250,28 @@ impl Principal {
         Ok(match message.identifier.as_ref() {
             Some(Identifier::Any(true)) => Self::Any,
             Some(Identifier::Any(false)) => {
-                return Err(refuse(
-                    &sub("any"),
-                    "false means nothing; set it to true or leave the principal out",
-                ));
+                return Err(refuse(&sub("any"), "false means nothing; set it to true or leave the principal out"));
             }
-            Some(Identifier::AndIds(set)) => {
-                Self::All(list(&set.ids, &sub("and_ids.ids"), Self::compile)?)
-            }
-            Some(Identifier::OrIds(set)) => {
-                Self::AnyOf(list(&set.ids, &sub("or_ids.ids"), Self::compile)?)
-            }
+            Some(Identifier::AndIds(set)) => Self::All(list(&set.ids, &sub("and_ids.ids"), Self::compile)?),
+            Some(Identifier::OrIds(set)) => Self::AnyOf(list(&set.ids, &sub("or_ids.ids"), Self::compile)?),
             Some(Identifier::NotId(id)) => Self::Not(Box::new(Self::compile(id, &sub("not_id"))?)),
             Some(Identifier::Authenticated(authenticated)) => {
                 let name = authenticated.principal_name.as_ref();
                 Self::Authenticated(
-                    name.map(|name| {
-                        StringMatcher::compile(name, &sub("authenticated.principal_name"))
-                    })
-                    .transpose()?,
+                    name.map(|name| StringMatcher::compile(name, &sub("authenticated.principal_name"))).transpose()?,
                 )
             }
             Some(Identifier::DirectRemoteIp(range)) => {
                 Self::SourceIp(IpRange::compile(range, &sub("direct_remote_ip"))?)
             }
-            Some(Identifier::Header(header)) => {
-                Self::Header(HeaderMatcher::compile(header, &sub("header"))?)
-            }
+            Some(Identifier::Header(header)) => Self::Header(HeaderMatcher::compile(header, &sub("header"))?),
             Some(Identifier::UrlPath(url)) => Self::Path(url_path(url, &sub("url_path"))?),
             // Both take what x-forwarded-for says, which any client may write.
             Some(Identifier::SourceIp(_)) => {
-                return Err(refuse(
-                    &sub("source_ip"),
-                    "not supported; use direct_remote_ip",
-                ));
+                return Err(refuse(&sub("source_ip"), "not supported; use direct_remote_ip"));
             }
             Some(Identifier::RemoteIp(_)) => {
-                return Err(refuse(
-                    &sub("remote_ip"),
-                    "not supported; use direct_remote_ip",
-                ));
+                return Err(refuse(&sub("remote_ip"), "not supported; use direct_remote_ip"));
             }
             Some(Identifier::Metadata(_)) => return Err(refuse(&sub("metadata"), NOT_HERE)),
             Some(Identifier::SourcedMetadata(_)) => {
@@ -382,10 +289,9 @@ impl Principal {
             Self::All(ids) => ids.iter().all(|id| id.matches(view, peer)),
             Self::AnyOf(ids) => ids.iter().any(|id| id.matches(view, peer)),
             Self::Not(id) => !id.matches(view, peer),
-            Self::Authenticated(name) => peer.identity.is_some_and(|identity| {
-                name.as_ref()
-                    .is_none_or(|name| name.matches(identity.as_bytes()))
-            }),
+            Self::Authenticated(name) => {
+                peer.identity.is_some_and(|identity| name.as_ref().is_none_or(|name| name.matches(identity.as_bytes())))
+            }
             Self::SourceIp(range) => range.contains(peer.source_ip),
             Self::Header(header) => header.matches(view),
             Self::Path(path) => path.matches(view.path()),
@@ -393,18 +299,12 @@ impl Principal {
     }
 }
 
-const NOT_HERE: &str =
-    "not supported; decide by header, url_path, destination, or authenticated principal";
+const NOT_HERE: &str = "not supported; decide by header, url_path, destination, or authenticated principal";
 
 fn url_path(message: &matcher::PathMatcher, path: &str) -> Result<StringMatcher, FieldError> {
     match message.rule.as_ref() {
-        Some(matcher::path_matcher::Rule::Path(text)) => {
-            StringMatcher::compile(text, &format!("{path}.path"))
-        }
-        None => Err(refuse(
-            &format!("{path}.path"),
-            "missing; give a string matcher",
-        )),
+        Some(matcher::path_matcher::Rule::Path(text)) => StringMatcher::compile(text, &format!("{path}.path")),
+        None => Err(refuse(&format!("{path}.path"), "missing; give a string matcher")),
     }
 }
 
@@ -418,19 +318,13 @@ struct IpRange {
 impl IpRange {
     fn compile(message: &core::CidrRange, path: &str) -> Result<Self, FieldError> {
         let address: IpAddr = message.address_prefix.parse().map_err(|_| {
-            refuse(
-                &format!("{path}.address_prefix"),
-                format!("{:?} is not an IP address", message.address_prefix),
-            )
+            refuse(&format!("{path}.address_prefix"), format!("{:?} is not an IP address", message.address_prefix))
         })?;
         // Envoy: unset is 0, that is, every address of the family.
         let bits = message.prefix_len.as_ref().map_or(0, |bits| bits.value);
         let width = if address.is_ipv4() { 32 } else { 128 };
         if bits > width {
-            return Err(refuse(
-                &format!("{path}.prefix_len"),
-                format!("{bits} is above {width}"),
-            ));
+            return Err(refuse(&format!("{path}.prefix_len"), format!("{bits} is above {width}")));
         }
         Ok(Self { address, bits })
     }

@@ -35,9 +35,7 @@ impl Redirect {
         matched: &PathMatch,
         path: &str,
     ) -> Result<Self, FieldError> {
-        use route::redirect_action::{
-            PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
-        };
+        use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
         let status = match RedirectResponseCode::try_from(message.response_code) {
             Ok(RedirectResponseCode::MovedPermanently) => 301,
             Ok(RedirectResponseCode::Found) => 302,
@@ -52,10 +50,7 @@ impl Redirect {
             }
         };
         if message.port_redirect > 65_535 {
-            return Err(refuse(
-                &format!("{path}.port_redirect"),
-                format!("{} is not a port", message.port_redirect),
-            ));
+            return Err(refuse(&format!("{path}.port_redirect"), format!("{} is not a port", message.port_redirect)));
         }
         let rewrite = |prefix: &str, regex, full: &str| {
             PathRewrite::compile(prefix, regex, full, matched, path)
@@ -64,9 +59,7 @@ impl Redirect {
         let redirect_path = match message.path_rewrite_specifier.as_ref() {
             None => RedirectPath::Keep,
             Some(PathRewriteSpecifier::PathRedirect(text)) if text.is_empty() => RedirectPath::Keep,
-            Some(PathRewriteSpecifier::PathRedirect(text)) => {
-                RedirectPath::Replace(text.as_bytes().to_vec())
-            }
+            Some(PathRewriteSpecifier::PathRedirect(text)) => RedirectPath::Replace(text.as_bytes().to_vec()),
             Some(PathRewriteSpecifier::PrefixRewrite(text)) => rewrite(text, None, "")?,
             Some(PathRewriteSpecifier::RegexRewrite(regex)) => rewrite("", Some(regex), "")?,
             Some(PathRewriteSpecifier::PathRewrite(text)) => rewrite("", None, text)?,
@@ -75,9 +68,7 @@ impl Redirect {
             status,
             scheme: match message.scheme_rewrite_specifier.as_ref() {
                 Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
-                Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => {
-                    Some(scheme.clone())
-                }
+                Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => Some(scheme.clone()),
                 _ => None,
             },
             host: Some(message.host_redirect.clone()).filter(|host| !host.is_empty()),
@@ -89,10 +80,7 @@ impl Redirect {
 
     /// The `Location` to answer with.
     pub fn location<V: RequestView + ?Sized>(&self, view: &V) -> Vec<u8> {
-        let scheme = self
-            .scheme
-            .as_ref()
-            .map_or(view.scheme(), |scheme| scheme.as_bytes());
+        let scheme = self.scheme.as_ref().map_or(view.scheme(), |scheme| scheme.as_bytes());
         let mut out = [scheme, b"://"].concat();
         match &self.host {
             Some(host) => out.extend_from_slice(host.as_bytes()),
@@ -121,15 +109,8 @@ impl Redirect {
         let authority = view.authority();
         let (host, port) = split_port(authority);
         let other_default = scheme != view.scheme()
-            && matches!(
-                (view.scheme(), port),
-                (b"http", Some(b"80")) | (b"https", Some(b"443"))
-            );
-        if self.port.is_some() || other_default {
-            host
-        } else {
-            authority
-        }
+            && matches!((view.scheme(), port), (b"http", Some(b"80")) | (b"https", Some(b"443")));
+        if self.port.is_some() || other_default { host } else { authority }
     }
 }
 
@@ -137,9 +118,7 @@ impl Redirect {
 pub(crate) fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
     match memchr::memrchr(b':', authority) {
         // A colon inside brackets belongs to an IPv6 address.
-        Some(colon) if !authority[colon..].contains(&b']') => {
-            (&authority[..colon], Some(&authority[colon + 1..]))
-        }
+        Some(colon) if !authority[colon..].contains(&b']') => (&authority[..colon], Some(&authority[colon + 1..])),
         _ => (authority, None),
     }
 }

@@ -98,21 +98,15 @@ impl RetryOn {
     }
 
     fn parse(list: &str, path: &str) -> Result<Self, FieldError> {
-        list.split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .try_fold(Self::default(), |set, name| {
-                match Self::NAMES.iter().find(|(known, _)| *known == name) {
-                    Some((_, condition)) => Ok(set.union(*condition)),
-                    None => {
-                        let known: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-                        Err(refuse(
-                            path,
-                            format!("unknown condition {name:?}; known are {}", known.join(", ")),
-                        ))
-                    }
+        list.split(',').map(str::trim).filter(|name| !name.is_empty()).try_fold(Self::default(), |set, name| {
+            match Self::NAMES.iter().find(|(known, _)| *known == name) {
+                Some((_, condition)) => Ok(set.union(*condition)),
+                None => {
+                    let known: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+                    Err(refuse(path, format!("unknown condition {name:?}; known are {}", known.join(", "))))
                 }
-            })
+            }
+        })
     }
 
     fn of_grpc_status(status: u32) -> Self {
@@ -158,49 +152,25 @@ impl RetryPolicy {
     /// Compiles the message.
     pub fn compile(message: &route::RetryPolicy, path: &str) -> Result<Self, FieldError> {
         unsupported(message.retry_priority.is_some(), path, "retry_priority")?;
-        unsupported(
-            !message.retry_options_predicates.is_empty(),
-            path,
-            "retry_options_predicates",
-        )?;
-        unsupported(
-            message.rate_limited_retry_back_off.is_some(),
-            path,
-            "rate_limited_retry_back_off",
-        )?;
-        unsupported(
-            message.refresh_cluster_on_retry,
-            path,
-            "refresh_cluster_on_retry",
-        )?;
-        let (base, max) = backoff_bounds(
-            message.retry_back_off.as_ref(),
-            &format!("{path}.retry_back_off"),
-        )?;
+        unsupported(!message.retry_options_predicates.is_empty(), path, "retry_options_predicates")?;
+        unsupported(message.rate_limited_retry_back_off.is_some(), path, "rate_limited_retry_back_off")?;
+        unsupported(message.refresh_cluster_on_retry, path, "refresh_cluster_on_retry")?;
+        let (base, max) = backoff_bounds(message.retry_back_off.as_ref(), &format!("{path}.retry_back_off"))?;
         let status = |(i, &code): (usize, &u32)| match u16::try_from(code) {
             Ok(code @ 100..=599) => Ok(code),
-            _ => Err(refuse(
-                &format!("{path}.retriable_status_codes[{i}]"),
-                format!("{code} is not an HTTP status"),
-            )),
+            _ => Err(refuse(&format!("{path}.retriable_status_codes[{i}]"), format!("{code} is not an HTTP status"))),
         };
         let attempts = match message.host_selection_retry_max_attempts {
             0 => 1,
             n => u32::try_from(n).map_err(|_| {
-                refuse(
-                    &format!("{path}.host_selection_retry_max_attempts"),
-                    format!("{n} is out of range"),
-                )
+                refuse(&format!("{path}.host_selection_retry_max_attempts"), format!("{n} is out of range"))
             })?,
         };
         Ok(Self {
             on: RetryOn::parse(&message.retry_on, &format!("{path}.retry_on"))?,
             num_retries: message.num_retries.as_ref().map_or(1, |n| n.value),
-            per_try_timeout: optional_duration(
-                message.per_try_timeout.as_ref(),
-                &format!("{path}.per_try_timeout"),
-            )?
-            .filter(|d| !d.is_zero()),
+            per_try_timeout: optional_duration(message.per_try_timeout.as_ref(), &format!("{path}.per_try_timeout"))?
+                .filter(|d| !d.is_zero()),
             per_try_idle_timeout: optional_duration(
                 message.per_try_idle_timeout.as_ref(),
                 &format!("{path}.per_try_idle_timeout"),
@@ -208,16 +178,8 @@ impl RetryPolicy {
             .filter(|d| !d.is_zero()),
             base,
             max,
-            status_codes: message
-                .retriable_status_codes
-                .iter()
-                .enumerate()
-                .map(status)
-                .collect::<Result<_, _>>()?,
-            response_headers: compile_all(
-                &message.retriable_headers,
-                &format!("{path}.retriable_headers"),
-            )?,
+            status_codes: message.retriable_status_codes.iter().enumerate().map(status).collect::<Result<_, _>>()?,
+            response_headers: compile_all(&message.retriable_headers, &format!("{path}.retriable_headers"))?,
             request_headers: compile_all(
                 &message.retriable_request_headers,
                 &format!("{path}.retriable_request_headers"),
@@ -229,38 +191,21 @@ impl RetryPolicy {
 
     /// Whether the policy applies to this request at all (`retriable_request_headers`).
     pub fn applies_to<V: RequestView + ?Sized>(&self, view: &V) -> bool {
-        self.request_headers.is_empty()
-            || self
-                .request_headers
-                .iter()
-                .any(|header| header.matches(view))
+        self.request_headers.is_empty() || self.request_headers.iter().any(|header| header.matches(view))
     }
 
     /// Whether an attempt that ended so is worth another one. `header` looks up a response header by lower-case name; it is asked only
     /// for a [`Attempt::Response`]. Counting attempts and asking the budget is the caller's part.
-    pub fn decide<'h>(
-        &self,
-        attempt: Attempt,
-        header: impl Fn(&str) -> Option<Cow<'h, [u8]>>,
-    ) -> bool {
+    pub fn decide<'h>(&self, attempt: Attempt, header: impl Fn(&str) -> Option<Cow<'h, [u8]>>) -> bool {
         // A stream that ended without any response counts as a 5xx, since the client would see one.
-        let no_response = RetryOn::RESET
-            .union(RetryOn::SERVER_ERROR)
-            .union(RetryOn::GATEWAY_ERROR);
+        let no_response = RetryOn::RESET.union(RetryOn::SERVER_ERROR).union(RetryOn::GATEWAY_ERROR);
         let conditions = match attempt {
             Attempt::Undelivered => return true,
             Attempt::Overflow => return false,
-            Attempt::Response {
-                status,
-                grpc_status,
-            } => return self.decide_response(status, grpc_status, header),
-            Attempt::ConnectFailure => no_response
-                .union(RetryOn::CONNECT_FAILURE)
-                .union(RetryOn::RESET_BEFORE_REQUEST),
+            Attempt::Response { status, grpc_status } => return self.decide_response(status, grpc_status, header),
+            Attempt::ConnectFailure => no_response.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST),
             Attempt::RefusedStream => no_response.union(RetryOn::REFUSED_STREAM),
-            Attempt::Reset {
-                request_sent: false,
-            } => no_response.union(RetryOn::RESET_BEFORE_REQUEST),
+            Attempt::Reset { request_sent: false } => no_response.union(RetryOn::RESET_BEFORE_REQUEST),
             Attempt::Reset { request_sent: true } | Attempt::PerTryTimeout => no_response,
         };
         self.on.intersects(conditions)
@@ -287,13 +232,13 @@ impl RetryPolicy {
         };
         self.on.intersects(by_status)
             || grpc_status.is_some_and(|status| self.on.intersects(RetryOn::of_grpc_status(status)))
-            || (self.on.intersects(RetryOn::RATE_LIMITED)
-                && header("x-envoy-ratelimited").is_some())
+            || (self.on.intersects(RetryOn::RATE_LIMITED) && header("x-envoy-ratelimited").is_some())
             || (self.on.intersects(RetryOn::STATUS_CODES) && self.status_codes.contains(&status))
             || (self.on.intersects(RetryOn::HEADERS)
-                && self.response_headers.iter().any(|matcher| {
-                    matcher.matches_value(response_field(status, matcher.name(), &header))
-                }))
+                && self
+                    .response_headers
+                    .iter()
+                    .any(|matcher| matcher.matches_value(response_field(status, matcher.name(), &header))))
     }
 
     /// How long to wait before retry number `retry` (1 for the first): fully jittered in [0, (2^retry − 1) × base), at most the maximum.
@@ -311,11 +256,7 @@ fn response_field<'h>(
     name: &str,
     header: impl Fn(&str) -> Option<Cow<'h, [u8]>>,
 ) -> Option<Cow<'h, [u8]>> {
-    if name == ":status" {
-        Some(status.to_string().into_bytes().into())
-    } else {
-        header(name)
-    }
+    if name == ":status" { Some(status.to_string().into_bytes().into()) } else { header(name) }
 }
 
 /// Base 25 ms and ten times the base, where unset.
@@ -329,25 +270,17 @@ fn backoff_bounds(
         return Ok((DEFAULT_BASE, DEFAULT_BASE * 10));
     };
     let base_path = format!("{path}.base_interval");
-    let base = message
-        .base_interval
-        .as_ref()
-        .ok_or_else(|| refuse(&base_path, "missing; give a duration above zero"))?;
+    let base =
+        message.base_interval.as_ref().ok_or_else(|| refuse(&base_path, "missing; give a duration above zero"))?;
     let base = duration(base, &base_path)?;
     if base.is_zero() {
         return Err(refuse(&base_path, "zero; give a duration above zero"));
     }
     let base = base.max(LEAST);
-    let max = optional_duration(
-        message.max_interval.as_ref(),
-        &format!("{path}.max_interval"),
-    )?;
+    let max = optional_duration(message.max_interval.as_ref(), &format!("{path}.max_interval"))?;
     let max = max.map_or(base.saturating_mul(10), |max| max.max(LEAST));
     if max < base {
-        return Err(refuse(
-            &format!("{path}.max_interval"),
-            format!("{max:?} is below base_interval, {base:?}"),
-        ));
+        return Err(refuse(&format!("{path}.max_interval"), format!("{max:?} is below base_interval, {base:?}")));
     }
     Ok((base, max))
 }
@@ -360,14 +293,9 @@ fn avoids_previous_hosts(message: &route::RetryPolicy, path: &str) -> Result<boo
             None => predicate.name == "envoy.retry_host_predicates.previous_hosts",
         };
         if !known {
-            let problem = format!(
-                "{:?} is not supported; use envoy.retry_host_predicates.previous_hosts",
-                predicate.name
-            );
-            return Err(refuse(
-                &format!("{path}.retry_host_predicate[{i}]"),
-                problem,
-            ));
+            let problem =
+                format!("{:?} is not supported; use envoy.retry_host_predicates.previous_hosts", predicate.name);
+            return Err(refuse(&format!("{path}.retry_host_predicate[{i}]"), problem));
         }
     }
     Ok(!message.retry_host_predicate.is_empty())

@@ -34,38 +34,25 @@ impl PathRewrite {
     ) -> Result<Option<Self>, FieldError> {
         match (prefix, regex, full) {
             ("", None, "") => Ok(None),
-            (prefix, None, "") => Ok(Some(Self::Prefix {
-                matched: matched.matched_len(),
-                replacement: prefix.into(),
-            })),
-            ("", Some(regex), "") => Ok(Some(Self::Regex(Substitution::compile(
-                regex,
-                &format!("{path}.regex_rewrite"),
-            )?))),
+            (prefix, None, "") => Ok(Some(Self::Prefix { matched: matched.matched_len(), replacement: prefix.into() })),
+            ("", Some(regex), "") => {
+                Ok(Some(Self::Regex(Substitution::compile(regex, &format!("{path}.regex_rewrite"))?)))
+            }
             ("", None, full) => {
                 // Envoy ≥ 1.36 reads path_rewrite as a format string.
                 unsupported(full.contains('%'), path, "path_rewrite with %")?;
                 Ok(Some(Self::Full(full.into())))
             }
-            _ => Err(refuse(
-                path,
-                "more than one of prefix_rewrite, regex_rewrite and path_rewrite is set; keep one",
-            )),
+            _ => Err(refuse(path, "more than one of prefix_rewrite, regex_rewrite and path_rewrite is set; keep one")),
         }
     }
 
     /// The path of a request that matched, rewritten.
     pub(crate) fn apply(&self, path: &[u8]) -> Vec<u8> {
         match self {
-            Self::Prefix {
-                matched,
-                replacement,
-            } => [
-                replacement,
-                path.get(matched.unwrap_or(path.len())..)
-                    .unwrap_or_default(),
-            ]
-            .concat(),
+            Self::Prefix { matched, replacement } => {
+                [replacement, path.get(matched.unwrap_or(path.len())..).unwrap_or_default()].concat()
+            }
             Self::Regex(substitution) => substitution.apply(path),
             Self::Full(full) => full.clone(),
         }
@@ -86,25 +73,15 @@ enum Piece {
 }
 
 impl Substitution {
-    pub(crate) fn compile(
-        message: &matcher::RegexMatchAndSubstitute,
-        path: &str,
-    ) -> Result<Self, FieldError> {
-        let pattern = message.pattern.as_ref().ok_or_else(|| {
-            refuse(
-                &format!("{path}.pattern"),
-                "missing; give a regular expression",
-            )
-        })?;
+    pub(crate) fn compile(message: &matcher::RegexMatchAndSubstitute, path: &str) -> Result<Self, FieldError> {
+        let pattern = message
+            .pattern
+            .as_ref()
+            .ok_or_else(|| refuse(&format!("{path}.pattern"), "missing; give a regular expression"))?;
         let pattern = search(pattern, &format!("{path}.pattern"))?;
-        let template = template(message.substitution.as_bytes(), pattern.captures_len()).map_err(
-            |problem| {
-                refuse(
-                    &format!("{path}.substitution"),
-                    format!("{:?} {problem}", message.substitution),
-                )
-            },
-        )?;
+        let template = template(message.substitution.as_bytes(), pattern.captures_len()).map_err(|problem| {
+            refuse(&format!("{path}.substitution"), format!("{:?} {problem}", message.substitution))
+        })?;
         Ok(Self { pattern, template })
     }
 
@@ -113,9 +90,7 @@ impl Substitution {
             self.template.iter().fold(Vec::new(), |mut out, piece| {
                 match piece {
                     Piece::Literal(text) => out.extend_from_slice(text),
-                    Piece::Group(n) => out.extend_from_slice(
-                        groups.get(*n).map_or(&b""[..], |group| group.as_bytes()),
-                    ),
+                    Piece::Group(n) => out.extend_from_slice(groups.get(*n).map_or(&b""[..], |group| group.as_bytes())),
                 }
                 out
             })
@@ -135,19 +110,13 @@ fn template(text: &[u8], groups: usize) -> Result<Vec<Piece>, String> {
             (b'\\', Some(digit)) if digit.is_ascii_digit() => {
                 let group = usize::from(digit - b'0');
                 if group >= groups {
-                    return Err(format!(
-                        "refers to group {group}, but the pattern has only {}",
-                        groups - 1
-                    ));
+                    return Err(format!("refers to group {group}, but the pattern has only {}", groups - 1));
                 }
                 pieces.push(Piece::Literal(std::mem::take(&mut literal)));
                 pieces.push(Piece::Group(group));
             }
             (b'\\', _) => {
-                return Err(
-                    "holds a backslash that is followed neither by a digit nor by a backslash"
-                        .into(),
-                );
+                return Err("holds a backslash that is followed neither by a digit nor by a backslash".into());
             }
             (byte, _) => literal.push(byte),
         }
@@ -177,9 +146,7 @@ impl HostRewrite {
         match self {
             Self::Literal(host) => Some(host.into()),
             Self::Header(name) => field(view, name).filter(|value| !value.is_empty()),
-            Self::Endpoint => endpoint
-                .filter(|name| !name.is_empty())
-                .map(|name| name.as_bytes().into()),
+            Self::Endpoint => endpoint.filter(|name| !name.is_empty()).map(|name| name.as_bytes().into()),
             Self::PathRegex(substitution) => Some(substitution.apply(view.path()).into()),
         }
     }
@@ -190,17 +157,8 @@ mod tests {
     use super::*;
 
     fn substitution(pattern: &str, substitution: &str) -> Result<Substitution, FieldError> {
-        let pattern = Some(matcher::RegexMatcher {
-            regex: pattern.into(),
-            ..Default::default()
-        });
-        Substitution::compile(
-            &matcher::RegexMatchAndSubstitute {
-                pattern,
-                substitution: substitution.into(),
-            },
-            "r",
-        )
+        let pattern = Some(matcher::RegexMatcher { regex: pattern.into(), ..Default::default() });
+        Substitution::compile(&matcher::RegexMatchAndSubstitute { pattern, substitution: substitution.into() }, "r")
     }
 
     #[test]
@@ -219,10 +177,7 @@ mod tests {
 
     #[test]
     fn a_prefix_rewrite_replaces_what_matched() {
-        let rewrite = |matched| PathRewrite::Prefix {
-            matched,
-            replacement: b"/new".to_vec(),
-        };
+        let rewrite = |matched| PathRewrite::Prefix { matched, replacement: b"/new".to_vec() };
         assert_eq!(rewrite(Some(4)).apply(b"/old/x"), b"/new/x");
         assert_eq!(rewrite(None).apply(b"/old/x"), b"/new");
     }

@@ -129,30 +129,20 @@ impl Route {
         path: &str,
     ) -> Result<Self, FieldError> {
         use route::route::Action as Message;
-        unsupported(
-            !message.route_specifiers.is_empty(),
-            path,
-            "route_specifiers",
-        )?;
+        unsupported(!message.route_specifiers.is_empty(), path, "route_specifiers")?;
         let level = Level::of_route(message, path)?;
         let action = match message.action.as_ref() {
             Some(Message::Route(forward)) => {
-                let mut forward =
-                    Forward::compile(forward, matched, outer, &level, &format!("{path}.route"))?;
-                forward.request_buffer_limit =
-                    buffer_limit_of_route(message).or(outer.request_buffer_limit);
+                let mut forward = Forward::compile(forward, matched, outer, &level, &format!("{path}.route"))?;
+                forward.request_buffer_limit = buffer_limit_of_route(message).or(outer.request_buffer_limit);
                 Action::Forward(Box::new(forward))
             }
-            Some(Message::Redirect(redirect)) => Action::Redirect(Box::new(Redirect::compile(
-                redirect,
-                matched,
-                &format!("{path}.redirect"),
-            )?)),
-            Some(Message::DirectResponse(direct)) => direct_response(
-                direct,
-                outer.max_direct_body,
-                &format!("{path}.direct_response"),
-            )?,
+            Some(Message::Redirect(redirect)) => {
+                Action::Redirect(Box::new(Redirect::compile(redirect, matched, &format!("{path}.redirect"))?))
+            }
+            Some(Message::DirectResponse(direct)) => {
+                direct_response(direct, outer.max_direct_body, &format!("{path}.direct_response"))?
+            }
             Some(Message::FilterAction(_)) => {
                 return Err(refuse(&format!("{path}.filter_action"), ACTIONS));
             }
@@ -160,18 +150,14 @@ impl Route {
                 return Err(refuse(&format!("{path}.non_forwarding_action"), ACTIONS));
             }
             None => {
-                return Err(refuse(
-                    path,
-                    "no action; set route, redirect or direct_response",
-                ));
+                return Err(refuse(path, "no action; set route, redirect or direct_response"));
             }
         };
         Ok(Self {
             name: message.name.clone(),
             action,
             response_headers: outer.merge(&[&level.response]),
-            overrides: FilterOverrides::compile(&message.typed_per_filter_config, path)?
-                .over(outer.overrides),
+            overrides: FilterOverrides::compile(&message.typed_per_filter_config, path)?.over(outer.overrides),
         })
     }
 
@@ -208,11 +194,7 @@ impl Outer<'_> {
         self.ordered(narrow, self.request)
     }
 
-    fn ordered(
-        &self,
-        narrow: &[&HeaderMutations],
-        wide: [&HeaderMutations; 2],
-    ) -> Arc<HeaderMutations> {
+    fn ordered(&self, narrow: &[&HeaderMutations], wide: [&HeaderMutations; 2]) -> Arc<HeaderMutations> {
         let mut levels: Vec<_> = narrow.iter().copied().chain(wide).collect();
         if self.specific_last {
             levels.reverse();
@@ -248,14 +230,8 @@ impl Level {
 
 #[allow(deprecated)]
 fn buffer_limit_of_route(message: &route::Route) -> Option<u64> {
-    let newer = message
-        .request_body_buffer_limit
-        .as_ref()
-        .map(|limit| limit.value);
-    newer.or(message
-        .per_request_buffer_limit_bytes
-        .as_ref()
-        .map(|limit| limit.value.into()))
+    let newer = message.request_body_buffer_limit.as_ref().map(|limit| limit.value);
+    newer.or(message.per_request_buffer_limit_bytes.as_ref().map(|limit| limit.value.into()))
 }
 
 impl Forward {
@@ -269,8 +245,7 @@ impl Forward {
         refuse_unsupported(message, path)?;
         let field = |name: &str| format!("{path}.{name}");
         let (clusters, total_weight) = clusters(message, outer, level, path)?;
-        let timeout = optional_duration(message.timeout.as_ref(), &field("timeout"))?
-            .unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = optional_duration(message.timeout.as_ref(), &field("timeout"))?.unwrap_or(DEFAULT_TIMEOUT);
         let idle = optional_duration(message.idle_timeout.as_ref(), &field("idle_timeout"))?;
         let retry = match message.retry_policy.as_ref() {
             Some(policy) => Some(RetryPolicy::compile(policy, &field("retry_policy"))?),
@@ -278,41 +253,23 @@ impl Forward {
         };
         let durations = message.max_stream_duration.as_ref();
         let durations_path = field("max_stream_duration");
-        let in_durations = |value: Option<_>, name: &str| {
-            optional_duration(value, &format!("{durations_path}.{name}"))
-        };
-        let max_stream_duration = in_durations(
-            durations.and_then(|d| d.max_stream_duration.as_ref()),
-            "max_stream_duration",
-        )?;
-        let grpc_max = in_durations(
-            durations.and_then(|d| d.grpc_timeout_header_max.as_ref()),
-            "grpc_timeout_header_max",
-        )?;
-        let grpc_offset = in_durations(
-            durations.and_then(|d| d.grpc_timeout_header_offset.as_ref()),
-            "grpc_timeout_header_offset",
-        )?;
+        let in_durations = |value: Option<_>, name: &str| optional_duration(value, &format!("{durations_path}.{name}"));
+        let max_stream_duration =
+            in_durations(durations.and_then(|d| d.max_stream_duration.as_ref()), "max_stream_duration")?;
+        let grpc_max =
+            in_durations(durations.and_then(|d| d.grpc_timeout_header_max.as_ref()), "grpc_timeout_header_max")?;
+        let grpc_offset =
+            in_durations(durations.and_then(|d| d.grpc_timeout_header_offset.as_ref()), "grpc_timeout_header_offset")?;
         Ok(Self {
             clusters,
             total_weight,
             timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
-            idle_timeout: idle.map(|idle| {
-                if idle.is_zero() {
-                    IdleTimeout::Never
-                } else {
-                    IdleTimeout::After(idle)
-                }
-            }),
+            idle_timeout: idle.map(|idle| if idle.is_zero() { IdleTimeout::Never } else { IdleTimeout::After(idle) }),
             retry,
             request_buffer_limit: None,
-            cluster_not_found_status: not_found_status(
-                message.cluster_not_found_response_code,
-                path,
-            )?,
+            cluster_not_found_status: not_found_status(message.cluster_not_found_response_code, path)?,
             append_x_forwarded_host: message.append_x_forwarded_host,
-            max_stream_duration: max_stream_duration
-                .map(|max| Some(max).filter(|max| !max.is_zero())),
+            max_stream_duration: max_stream_duration.map(|max| Some(max).filter(|max| !max.is_zero())),
             grpc_timeout: grpc_max.map(|max| GrpcTimeout {
                 max: Some(max).filter(|max| !max.is_zero()),
                 offset: grpc_offset.unwrap_or_default(),
@@ -374,18 +331,12 @@ impl Forward {
         view: &'a V,
         endpoint: Option<&'a str>,
     ) -> Option<Cow<'a, [u8]>> {
-        choice
-            .host_rewrite
-            .as_ref()
-            .or(self.host_rewrite.as_ref())?
-            .apply(view, endpoint)
+        choice.host_rewrite.as_ref().or(self.host_rewrite.as_ref())?.apply(view, endpoint)
     }
 
     /// What the route says about an upgrade of this name, in any case; `None` leaves it to the listener.
     pub fn upgrade(&self, name: &[u8]) -> Option<&UpgradeRule> {
-        self.upgrades
-            .iter()
-            .find(|rule| rule.name.as_bytes().eq_ignore_ascii_case(name))
+        self.upgrades.iter().find(|rule| rule.name.as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -397,29 +348,13 @@ fn refuse_unsupported(m: &route::RouteAction, path: &str) -> Result<(), FieldErr
     unsupported(m.metadata_match.is_some(), path, "metadata_match")?;
     unsupported(m.path_rewrite_policy.is_some(), path, "path_rewrite_policy")?;
     unsupported(m.early_data_policy.is_some(), path, "early_data_policy")?;
-    unsupported(
-        m.retry_policy_typed_config.is_some(),
-        path,
-        "retry_policy_typed_config",
-    )?;
-    unsupported(
-        !m.request_mirror_policies.is_empty(),
-        path,
-        "request_mirror_policies",
-    )?;
+    unsupported(m.retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
+    unsupported(!m.request_mirror_policies.is_empty(), path, "request_mirror_policies")?;
     unsupported(m.priority != 0, path, "priority HIGH")?;
     unsupported(m.max_grpc_timeout.is_some(), path, "max_grpc_timeout")?;
     unsupported(m.grpc_timeout_offset.is_some(), path, "grpc_timeout_offset")?;
-    unsupported(
-        m.internal_redirect_policy.is_some(),
-        path,
-        "internal_redirect_policy",
-    )?;
-    unsupported(
-        m.internal_redirect_action != 0,
-        path,
-        "internal_redirect_action",
-    )?;
+    unsupported(m.internal_redirect_policy.is_some(), path, "internal_redirect_policy")?;
+    unsupported(m.internal_redirect_action != 0, path, "internal_redirect_action")?;
     unsupported(m.hedge_policy.is_some(), path, "hedge_policy")
 }
 
@@ -431,11 +366,7 @@ fn clusters(
 ) -> Result<(Vec<ClusterChoice>, u32), FieldError> {
     use route::route_action::ClusterSpecifier;
     let named = |name: &str, path: &str| {
-        if name.is_empty() {
-            Err(refuse(path, "empty; name a cluster"))
-        } else {
-            Ok(name.into())
-        }
+        if name.is_empty() { Err(refuse(path, "empty; name a cluster")) } else { Ok(name.into()) }
     };
     match message.cluster_specifier.as_ref() {
         Some(ClusterSpecifier::Cluster(name)) => {
@@ -451,17 +382,13 @@ fn clusters(
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             weighted_clusters(weighted, outer, level, &format!("{path}.weighted_clusters"))
         }
-        Some(ClusterSpecifier::ClusterHeader(_)) => {
-            Err(refuse(&format!("{path}.cluster_header"), CLUSTERS))
+        Some(ClusterSpecifier::ClusterHeader(_)) => Err(refuse(&format!("{path}.cluster_header"), CLUSTERS)),
+        Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
+            Err(refuse(&format!("{path}.cluster_specifier_plugin"), CLUSTERS))
         }
-        Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => Err(refuse(
-            &format!("{path}.cluster_specifier_plugin"),
-            CLUSTERS,
-        )),
-        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => Err(refuse(
-            &format!("{path}.inline_cluster_specifier_plugin"),
-            CLUSTERS,
-        )),
+        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
+            Err(refuse(&format!("{path}.inline_cluster_specifier_plugin"), CLUSTERS))
+        }
         None => Err(refuse(path, "no cluster; set cluster or weighted_clusters")),
     }
 }
@@ -475,41 +402,25 @@ fn weighted_clusters(
     path: &str,
 ) -> Result<(Vec<ClusterChoice>, u32), FieldError> {
     use route::weighted_cluster::cluster_weight::HostRewriteSpecifier;
-    unsupported(
-        message.random_value_specifier.is_some(),
-        path,
-        "header_name or use_hash_policy",
-    )?;
+    unsupported(message.random_value_specifier.is_some(), path, "header_name or use_hash_policy")?;
     let mut choices = Vec::with_capacity(message.clusters.len());
     let mut total: u32 = 0;
     for (i, cluster) in message.clusters.iter().enumerate() {
         let path = format!("{path}.clusters[{i}]");
         unsupported(!cluster.cluster_header.is_empty(), &path, "cluster_header")?;
         unsupported(cluster.metadata_match.is_some(), &path, "metadata_match")?;
-        unsupported(
-            !cluster.typed_per_filter_config.is_empty(),
-            &path,
-            "typed_per_filter_config",
-        )?;
+        unsupported(!cluster.typed_per_filter_config.is_empty(), &path, "typed_per_filter_config")?;
         if cluster.name.is_empty() {
             return Err(refuse(&format!("{path}.name"), "empty; name a cluster"));
         }
         let weight = cluster
             .weight
             .as_ref()
-            .ok_or_else(|| {
-                refuse(
-                    &format!("{path}.weight"),
-                    "missing; give a number, 0 for no requests",
-                )
-            })?
+            .ok_or_else(|| refuse(&format!("{path}.weight"), "missing; give a number, 0 for no requests"))?
             .value;
-        total = total.checked_add(weight).ok_or_else(|| {
-            refuse(
-                &format!("{path}.weight"),
-                "the weights' sum is above 4294967295",
-            )
-        })?;
+        total = total
+            .checked_add(weight)
+            .ok_or_else(|| refuse(&format!("{path}.weight"), "the weights' sum is above 4294967295"))?;
         let request = HeaderMutations::compile(
             &cluster.request_headers_to_add,
             &cluster.request_headers_to_remove,
@@ -527,53 +438,36 @@ fn weighted_clusters(
             weight,
             request_headers: outer.merge_request(&[&request, &level.request]),
             response_headers: outer.merge(&[&response, &level.response]),
-            host_rewrite: cluster.host_rewrite_specifier.as_ref().map(
-                |HostRewriteSpecifier::HostRewriteLiteral(host)| {
-                    HostRewrite::Literal(host.as_bytes().to_vec())
-                },
-            ),
+            host_rewrite: cluster
+                .host_rewrite_specifier
+                .as_ref()
+                .map(|HostRewriteSpecifier::HostRewriteLiteral(host)| HostRewrite::Literal(host.as_bytes().to_vec())),
         });
     }
     if total == 0 {
-        return Err(refuse(
-            &format!("{path}.clusters"),
-            "the weights' sum is 0; give at least one cluster a weight",
-        ));
+        return Err(refuse(&format!("{path}.clusters"), "the weights' sum is 0; give at least one cluster a weight"));
     }
     Ok((choices, total))
 }
 
-fn host_rewrite(
-    message: &route::RouteAction,
-    path: &str,
-) -> Result<Option<HostRewrite>, FieldError> {
+fn host_rewrite(message: &route::RouteAction, path: &str) -> Result<Option<HostRewrite>, FieldError> {
     use crate::rewrite::Substitution;
     use route::route_action::HostRewriteSpecifier as Specifier;
     Ok(match message.host_rewrite_specifier.as_ref() {
         None => None,
-        Some(Specifier::HostRewriteLiteral(host)) => {
-            Some(HostRewrite::Literal(host.as_bytes().to_vec()))
-        }
+        Some(Specifier::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host.as_bytes().to_vec())),
         Some(Specifier::AutoHostRewrite(auto)) => auto.value.then_some(HostRewrite::Endpoint),
-        Some(Specifier::HostRewriteHeader(name)) => {
-            Some(HostRewrite::Header(name.to_ascii_lowercase()))
+        Some(Specifier::HostRewriteHeader(name)) => Some(HostRewrite::Header(name.to_ascii_lowercase())),
+        Some(Specifier::HostRewritePathRegex(regex)) => {
+            Some(HostRewrite::PathRegex(Substitution::compile(regex, &format!("{path}.host_rewrite_path_regex"))?))
         }
-        Some(Specifier::HostRewritePathRegex(regex)) => Some(HostRewrite::PathRegex(
-            Substitution::compile(regex, &format!("{path}.host_rewrite_path_regex"))?,
-        )),
         Some(Specifier::HostRewrite(_)) => {
-            return Err(refuse(
-                &format!("{path}.host_rewrite"),
-                "not supported; use host_rewrite_literal",
-            ));
+            return Err(refuse(&format!("{path}.host_rewrite"), "not supported; use host_rewrite_literal"));
         }
     })
 }
 
-fn upgrades(
-    messages: &[route::route_action::UpgradeConfig],
-    path: &str,
-) -> Result<Vec<UpgradeRule>, FieldError> {
+fn upgrades(messages: &[route::route_action::UpgradeConfig], path: &str) -> Result<Vec<UpgradeRule>, FieldError> {
     messages
         .iter()
         .enumerate()
@@ -585,11 +479,7 @@ fn upgrades(
                     &format!("{path}.connect_config"),
                     "proxy_protocol_config",
                 )?;
-                unsupported(
-                    connect.allow_post,
-                    &format!("{path}.connect_config"),
-                    "allow_post",
-                )?;
+                unsupported(connect.allow_post, &format!("{path}.connect_config"), "allow_post")?;
             }
             Ok(UpgradeRule {
                 name: message.upgrade_type.to_ascii_lowercase(),
@@ -606,49 +496,27 @@ fn not_found_status(code: i32, path: &str) -> Result<u16, FieldError> {
         Ok(Code::ServiceUnavailable) => Ok(503),
         Ok(Code::NotFound) => Ok(404),
         Ok(Code::InternalServerError) => Ok(500),
-        Err(_) => Err(refuse(
-            &format!("{path}.cluster_not_found_response_code"),
-            format!("unknown value {code}"),
-        )),
+        Err(_) => Err(refuse(&format!("{path}.cluster_not_found_response_code"), format!("unknown value {code}"))),
     }
 }
 
-fn direct_response(
-    message: &route::DirectResponseAction,
-    max_body: usize,
-    path: &str,
-) -> Result<Action, FieldError> {
+fn direct_response(message: &route::DirectResponseAction, max_body: usize, path: &str) -> Result<Action, FieldError> {
     use core::data_source::Specifier;
     unsupported(message.body_format.is_some(), path, "body_format")?;
     let status = u16::try_from(message.status)
         .ok()
         .filter(|status| (200..600).contains(status))
-        .ok_or_else(|| {
-            refuse(
-                &format!("{path}.status"),
-                format!("{} is not between 200 and 599", message.status),
-            )
-        })?;
-    let body = match message
-        .body
-        .as_ref()
-        .and_then(|body| body.specifier.as_ref())
-    {
+        .ok_or_else(|| refuse(&format!("{path}.status"), format!("{} is not between 200 and 599", message.status)))?;
+    let body = match message.body.as_ref().and_then(|body| body.specifier.as_ref()) {
         None => Vec::new(),
         Some(Specifier::InlineBytes(bytes)) => bytes.clone(),
         Some(Specifier::InlineString(text)) => text.as_bytes().to_vec(),
         Some(Specifier::Filename(_) | Specifier::EnvironmentVariable(_)) => {
-            return Err(refuse(
-                &format!("{path}.body"),
-                "must be inline; use inline_string or inline_bytes",
-            ));
+            return Err(refuse(&format!("{path}.body"), "must be inline; use inline_string or inline_bytes"));
         }
     };
     if body.len() > max_body {
-        let problem = format!(
-            "{} bytes; max_direct_response_body_size_bytes allows {max_body}",
-            body.len()
-        );
+        let problem = format!("{} bytes; max_direct_response_body_size_bytes allows {max_body}", body.len());
         return Err(refuse(&format!("{path}.body"), problem));
     }
     Ok(Action::Direct { status, body })

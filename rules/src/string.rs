@@ -29,11 +29,7 @@ impl StringMatcher {
         use matcher::string_matcher::MatchPattern;
         let ignore_case = message.ignore_case;
         let bytes = |text: &str| {
-            if ignore_case {
-                text.to_ascii_lowercase().into_bytes()
-            } else {
-                text.as_bytes().to_vec()
-            }
+            if ignore_case { text.to_ascii_lowercase().into_bytes() } else { text.as_bytes().to_vec() }
         };
         let pattern = match message.match_pattern.as_ref() {
             Some(MatchPattern::Exact(text)) => Pattern::Exact(bytes(text)),
@@ -42,10 +38,7 @@ impl StringMatcher {
             Some(MatchPattern::Contains(text)) => Pattern::Contains(bytes(text)),
             // Envoy: "ignore_case has no effect for the safe_regex match".
             Some(MatchPattern::SafeRegex(regex)) => {
-                return Ok(Self::regex(full_match(
-                    regex,
-                    &format!("{path}.safe_regex"),
-                )?));
+                return Ok(Self::regex(full_match(regex, &format!("{path}.safe_regex"))?));
             }
             Some(MatchPattern::Custom(_)) => {
                 return Err(refuse(
@@ -54,52 +47,31 @@ impl StringMatcher {
                 ));
             }
             None => {
-                return Err(refuse(
-                    path,
-                    "no pattern; set exact, prefix, suffix, contains or safe_regex",
-                ));
+                return Err(refuse(path, "no pattern; set exact, prefix, suffix, contains or safe_regex"));
             }
         };
-        Ok(Self {
-            pattern,
-            ignore_case,
-        })
+        Ok(Self { pattern, ignore_case })
     }
 
     /// A matcher of one exact string.
     pub fn exact(text: &str) -> Self {
-        Self {
-            pattern: Pattern::Exact(text.as_bytes().to_vec()),
-            ignore_case: false,
-        }
+        Self { pattern: Pattern::Exact(text.as_bytes().to_vec()), ignore_case: false }
     }
 
     pub(crate) fn prefix(text: &str) -> Self {
-        Self {
-            pattern: Pattern::Prefix(text.as_bytes().to_vec()),
-            ignore_case: false,
-        }
+        Self { pattern: Pattern::Prefix(text.as_bytes().to_vec()), ignore_case: false }
     }
 
     pub(crate) fn suffix(text: &str) -> Self {
-        Self {
-            pattern: Pattern::Suffix(text.as_bytes().to_vec()),
-            ignore_case: false,
-        }
+        Self { pattern: Pattern::Suffix(text.as_bytes().to_vec()), ignore_case: false }
     }
 
     pub(crate) fn contains(text: &str) -> Self {
-        Self {
-            pattern: Pattern::Contains(text.as_bytes().to_vec()),
-            ignore_case: false,
-        }
+        Self { pattern: Pattern::Contains(text.as_bytes().to_vec()), ignore_case: false }
     }
 
     pub(crate) fn regex(regex: Regex) -> Self {
-        Self {
-            pattern: Pattern::Regex(regex),
-            ignore_case: false,
-        }
+        Self { pattern: Pattern::Regex(regex), ignore_case: false }
     }
 
     /// Whether the whole value satisfies the pattern.
@@ -108,28 +80,17 @@ impl StringMatcher {
             Pattern::Regex(regex) => regex.is_match(value),
             Pattern::Exact(want) if self.ignore_case => value.eq_ignore_ascii_case(want),
             Pattern::Exact(want) => value == want.as_slice(),
-            Pattern::Prefix(want) => value
-                .get(..want.len())
-                .is_some_and(|head| self.same(head, want)),
-            Pattern::Suffix(want) => {
-                value.len() >= want.len() && self.same(&value[value.len() - want.len()..], want)
-            }
+            Pattern::Prefix(want) => value.get(..want.len()).is_some_and(|head| self.same(head, want)),
+            Pattern::Suffix(want) => value.len() >= want.len() && self.same(&value[value.len() - want.len()..], want),
             Pattern::Contains(want) if self.ignore_case => {
-                want.is_empty()
-                    || value
-                        .windows(want.len())
-                        .any(|window| window.eq_ignore_ascii_case(want))
+                want.is_empty() || value.windows(want.len()).any(|window| window.eq_ignore_ascii_case(want))
             }
             Pattern::Contains(want) => memmem::find(value, want).is_some(),
         }
     }
 
     fn same(&self, value: &[u8], want: &[u8]) -> bool {
-        if self.ignore_case {
-            value.eq_ignore_ascii_case(want)
-        } else {
-            value == want
-        }
+        if self.ignore_case { value.eq_ignore_ascii_case(want) } else { value == want }
     }
 }
 
@@ -146,10 +107,7 @@ pub(crate) fn full_match(message: &matcher::RegexMatcher, path: &str) -> Result<
 /// A regular expression that may match anywhere.
 pub(crate) fn search(message: &matcher::RegexMatcher, path: &str) -> Result<Regex, FieldError> {
     if message.regex.is_empty() {
-        return Err(refuse(
-            &format!("{path}.regex"),
-            "empty; give a regular expression",
-        ));
+        return Err(refuse(&format!("{path}.regex"), "empty; give a regular expression"));
     }
     build(&message.regex, path)
 }
@@ -157,24 +115,11 @@ pub(crate) fn search(message: &matcher::RegexMatcher, path: &str) -> Result<Rege
 /// RE2, which Envoy uses, knows `\d`, `\w`, `\s` and `\b` as ASCII classes: hence no Unicode mode, except where the pattern itself
 /// needs it (`\p{Greek}`, a literal `é` in a class).
 fn build(pattern: &str, path: &str) -> Result<Regex, FieldError> {
-    let compile = |unicode| {
-        RegexBuilder::new(pattern)
-            .unicode(unicode)
-            .size_limit(REGEX_SIZE_LIMIT)
-            .build()
-    };
+    let compile = |unicode| RegexBuilder::new(pattern).unicode(unicode).size_limit(REGEX_SIZE_LIMIT).build();
     compile(false).or_else(|_| compile(true)).map_err(|error| {
         let reason = error.to_string();
-        let reason = reason
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned();
-        refuse(
-            &format!("{path}.regex"),
-            format!("{pattern:?} does not compile: {reason}"),
-        )
+        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        refuse(&format!("{path}.regex"), format!("{pattern:?} does not compile: {reason}"))
     })
 }
 
@@ -184,23 +129,11 @@ mod tests {
     use matcher::string_matcher::MatchPattern;
 
     fn compiled(pattern: MatchPattern, ignore_case: bool) -> Result<StringMatcher, FieldError> {
-        StringMatcher::compile(
-            &matcher::StringMatcher {
-                ignore_case,
-                match_pattern: Some(pattern),
-            },
-            "m",
-        )
+        StringMatcher::compile(&matcher::StringMatcher { ignore_case, match_pattern: Some(pattern) }, "m")
     }
 
     fn regex(pattern: &str) -> Result<StringMatcher, FieldError> {
-        compiled(
-            MatchPattern::SafeRegex(matcher::RegexMatcher {
-                regex: pattern.into(),
-                ..Default::default()
-            }),
-            false,
-        )
+        compiled(MatchPattern::SafeRegex(matcher::RegexMatcher { regex: pattern.into(), ..Default::default() }), false)
     }
 
     #[test]
@@ -214,14 +147,9 @@ mod tests {
             let m = compiled(pattern.clone(), false).unwrap();
             assert!(m.matches(hit.as_bytes()), "{pattern:?}");
             assert!(!m.matches(miss.as_bytes()), "{pattern:?}");
+            assert!(!m.matches(hit.to_uppercase().as_bytes()), "{pattern:?} minds case");
             assert!(
-                !m.matches(hit.to_uppercase().as_bytes()),
-                "{pattern:?} minds case"
-            );
-            assert!(
-                compiled(pattern.clone(), true)
-                    .unwrap()
-                    .matches(hit.to_uppercase().as_bytes()),
+                compiled(pattern.clone(), true).unwrap().matches(hit.to_uppercase().as_bytes()),
                 "{pattern:?} ignores case"
             );
         }

@@ -45,27 +45,11 @@ impl RouteTable {
 
     fn compile_at(message: &route::RouteConfiguration, path: &str) -> Result<Self, FieldError> {
         unsupported(message.vhds.is_some(), path, "vhds")?;
-        unsupported(
-            !message.internal_only_headers.is_empty(),
-            path,
-            "internal_only_headers",
-        )?;
-        unsupported(
-            !message.cluster_specifier_plugins.is_empty(),
-            path,
-            "cluster_specifier_plugins",
-        )?;
-        unsupported(
-            !message.request_mirror_policies.is_empty(),
-            path,
-            "request_mirror_policies",
-        )?;
+        unsupported(!message.internal_only_headers.is_empty(), path, "internal_only_headers")?;
+        unsupported(!message.cluster_specifier_plugins.is_empty(), path, "cluster_specifier_plugins")?;
+        unsupported(!message.request_mirror_policies.is_empty(), path, "request_mirror_policies")?;
         unsupported(!message.vhost_header.is_empty(), path, "vhost_header")?;
-        unsupported(
-            !message.route_specifiers.is_empty(),
-            path,
-            "route_specifiers",
-        )?;
+        unsupported(!message.route_specifiers.is_empty(), path, "route_specifiers")?;
         let config = ConfigLevel::compile(message, path)?;
         let mut hosts = Vec::with_capacity(message.virtual_hosts.len());
         let mut domains = Domains::default();
@@ -100,9 +84,7 @@ impl RouteTable {
     pub fn find<V: RequestView + ?Sized>(&self, view: &V, random: u64) -> Option<&Arc<Route>> {
         let host = &self.hosts[self.domains.find(view.authority(), self.ignore_port)?];
         let path = match view.path() {
-            path if self.ignore_path_parameters => {
-                path.split(|&byte| byte == b';').next().unwrap_or_default()
-            }
+            path if self.ignore_path_parameters => path.split(|&byte| byte == b';').next().unwrap_or_default(),
             path => path,
         };
         host.find(view, path, (random >> 32) as u32)
@@ -110,9 +92,7 @@ impl RouteTable {
 
     /// Every route, in the order of the message.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.hosts
-            .iter()
-            .flat_map(|host| host.routes.iter().map(|(_, route)| route))
+        self.hosts.iter().flat_map(|host| host.routes.iter().map(|(_, route)| route))
     }
 }
 
@@ -129,10 +109,8 @@ impl ConfigLevel {
     fn compile(m: &route::RouteConfiguration, path: &str) -> Result<Self, FieldError> {
         /// Envoy's limit for the body of a direct response.
         const DEFAULT_DIRECT_BODY: u32 = 4096;
-        let max_direct_body = m
-            .max_direct_response_body_size_bytes
-            .as_ref()
-            .map_or(DEFAULT_DIRECT_BODY, |max| max.value);
+        let max_direct_body =
+            m.max_direct_response_body_size_bytes.as_ref().map_or(DEFAULT_DIRECT_BODY, |max| max.value);
         Ok(Self {
             request: HeaderMutations::compile(
                 &m.request_headers_to_add,
@@ -154,65 +132,33 @@ impl ConfigLevel {
 }
 
 impl VirtualHost {
-    fn compile(
-        m: &route::VirtualHost,
-        config: &ConfigLevel,
-        path: &str,
-    ) -> Result<Self, FieldError> {
+    fn compile(m: &route::VirtualHost, config: &ConfigLevel, path: &str) -> Result<Self, FieldError> {
         unsupported(m.matcher.is_some(), path, "matcher")?;
         unsupported(m.require_tls != 0, path, "require_tls")?;
-        unsupported(
-            m.retry_policy_typed_config.is_some(),
-            path,
-            "retry_policy_typed_config",
-        )?;
+        unsupported(m.retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
         unsupported(m.hedge_policy.is_some(), path, "hedge_policy")?;
-        unsupported(
-            m.include_is_timeout_retry_header,
-            path,
-            "include_is_timeout_retry_header",
-        )?;
-        unsupported(
-            !m.request_mirror_policies.is_empty(),
-            path,
-            "request_mirror_policies",
-        )?;
+        unsupported(m.include_is_timeout_retry_header, path, "include_is_timeout_retry_header")?;
+        unsupported(!m.request_mirror_policies.is_empty(), path, "request_mirror_policies")?;
         unsupported(!m.route_specifiers.is_empty(), path, "route_specifiers")?;
-        let request = HeaderMutations::compile(
-            &m.request_headers_to_add,
-            &m.request_headers_to_remove,
-            path,
-            "request",
-        )?;
-        let response = HeaderMutations::compile(
-            &m.response_headers_to_add,
-            &m.response_headers_to_remove,
-            path,
-            "response",
-        )?;
-        let overrides =
-            FilterOverrides::compile(&m.typed_per_filter_config, path)?.over(&config.overrides);
+        let request =
+            HeaderMutations::compile(&m.request_headers_to_add, &m.request_headers_to_remove, path, "request")?;
+        let response =
+            HeaderMutations::compile(&m.response_headers_to_add, &m.response_headers_to_remove, path, "response")?;
+        let overrides = FilterOverrides::compile(&m.typed_per_filter_config, path)?.over(&config.overrides);
         let retry = m
             .retry_policy
             .as_ref()
             .map(|policy| RetryPolicy::compile(policy, &format!("{path}.retry_policy")))
             .transpose()?;
         #[allow(deprecated)]
-        let older_limit = m
-            .per_request_buffer_limit_bytes
-            .as_ref()
-            .map(|limit| limit.value.into());
+        let older_limit = m.per_request_buffer_limit_bytes.as_ref().map(|limit| limit.value.into());
         let outer = Outer {
             request: [&request, &config.request],
             response: [&response, &config.response],
             specific_last: config.specific_last,
             overrides: &overrides,
             retry: retry.as_ref(),
-            request_buffer_limit: m
-                .request_body_buffer_limit
-                .as_ref()
-                .map(|limit| limit.value)
-                .or(older_limit),
+            request_buffer_limit: m.request_body_buffer_limit.as_ref().map(|limit| limit.value).or(older_limit),
             attempt_count_in_request: m.include_request_attempt_count,
             attempt_count_in_response: m.include_attempt_count_in_response,
             max_direct_body: config.max_direct_body,
@@ -220,12 +166,10 @@ impl VirtualHost {
         let mut routes = Vec::with_capacity(m.routes.len());
         for (i, route) in m.routes.iter().enumerate() {
             let path = format!("{path}.routes[{i}]");
-            let matcher = route.r#match.as_ref().ok_or_else(|| {
-                refuse(
-                    &format!("{path}.match"),
-                    "missing; match prefix \"/\" for everything",
-                )
-            })?;
+            let matcher = route
+                .r#match
+                .as_ref()
+                .ok_or_else(|| refuse(&format!("{path}.match"), "missing; match prefix \"/\" for everything"))?;
             let matcher = RouteMatch::compile(matcher, &format!("{path}.match"))?;
             let route = Arc::new(Route::compile(route, &matcher.path, &outer, &path)?);
             routes.push((matcher, route));
@@ -234,12 +178,7 @@ impl VirtualHost {
         Ok(Self { routes, index })
     }
 
-    fn find<V: RequestView + ?Sized>(
-        &self,
-        view: &V,
-        path: &[u8],
-        random: u32,
-    ) -> Option<&Arc<Route>> {
+    fn find<V: RequestView + ?Sized>(&self, view: &V, path: &[u8], random: u32) -> Option<&Arc<Route>> {
         let mut indexed = self.index.candidates(path).into_iter().peekable();
         let mut scanned = self.index.scanned.iter().copied().peekable();
         // Two ascending lists merged: the order of the message decides, wherever a route is found.
@@ -250,11 +189,8 @@ impl VirtualHost {
                 (Some(_), None) => self.take(indexed.next()?, true),
                 (_, Some(_)) => self.take(scanned.next()?, false),
             };
-            let matches = if path_matched {
-                matcher.rest_matches(view, random)
-            } else {
-                matcher.matches(view, path, random)
-            };
+            let matches =
+                if path_matched { matcher.rest_matches(view, random) } else { matcher.matches(view, path, random) };
             if matches {
                 return Some(route);
             }
@@ -289,14 +225,8 @@ impl Index {
             }
             let map = match &matcher.path {
                 _ if routes.len() < Self::WORTH_HASHING => None,
-                PathMatch::Exact {
-                    path,
-                    ignore_case: false,
-                } => Some((&mut index.exact, path)),
-                PathMatch::Segments {
-                    prefix,
-                    ignore_case: false,
-                } => Some((&mut index.segments, prefix)),
+                PathMatch::Exact { path, ignore_case: false } => Some((&mut index.exact, path)),
+                PathMatch::Segments { prefix, ignore_case: false } => Some((&mut index.segments, prefix)),
                 _ => None,
             };
             match map {
@@ -345,17 +275,9 @@ struct Domains {
 }
 
 impl Domains {
-    fn add(
-        &mut self,
-        host: &route::VirtualHost,
-        position: usize,
-        path: &str,
-    ) -> Result<(), FieldError> {
+    fn add(&mut self, host: &route::VirtualHost, position: usize, path: &str) -> Result<(), FieldError> {
         if host.domains.is_empty() {
-            return Err(refuse(
-                &format!("{path}.domains"),
-                "empty; give at least one, \"*\" for every host",
-            ));
+            return Err(refuse(&format!("{path}.domains"), "empty; give at least one, \"*\" for every host"));
         }
         for (i, domain) in host.domains.iter().enumerate() {
             let path = format!("{path}.domains[{i}]");
@@ -363,31 +285,18 @@ impl Domains {
             let unique = match (lower.strip_prefix('*'), lower.strip_suffix('*')) {
                 (Some(""), _) => self.default.replace(position).is_none(),
                 (Some(suffix), _) if !suffix.contains('*') => {
-                    by_length(&mut self.suffixes, suffix.len())
-                        .insert(suffix.as_bytes().into(), position)
-                        .is_none()
+                    by_length(&mut self.suffixes, suffix.len()).insert(suffix.as_bytes().into(), position).is_none()
                 }
                 (None, Some(prefix)) if !prefix.contains('*') => {
-                    by_length(&mut self.prefixes, prefix.len())
-                        .insert(prefix.as_bytes().into(), position)
-                        .is_none()
+                    by_length(&mut self.prefixes, prefix.len()).insert(prefix.as_bytes().into(), position).is_none()
                 }
-                (None, None) if !lower.contains('*') => self
-                    .exact
-                    .insert(lower.as_bytes().into(), position)
-                    .is_none(),
+                (None, None) if !lower.contains('*') => self.exact.insert(lower.as_bytes().into(), position).is_none(),
                 _ => {
-                    return Err(refuse(
-                        &path,
-                        format!("{domain:?} may hold one `*`, at its start or its end"),
-                    ));
+                    return Err(refuse(&path, format!("{domain:?} may hold one `*`, at its start or its end")));
                 }
             };
             if !unique {
-                return Err(refuse(
-                    &path,
-                    format!("{domain:?} already belongs to a virtual host"),
-                ));
+                return Err(refuse(&path, format!("{domain:?} already belongs to a virtual host")));
             }
         }
         Ok(())
@@ -398,28 +307,17 @@ impl Domains {
         if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             return self.default;
         }
-        let host = if ignore_port {
-            split_port(authority).0
-        } else {
-            authority
-        };
+        let host = if ignore_port { split_port(authority).0 } else { authority };
         let lower: SmallVec<[u8; 128]> = host.iter().map(u8::to_ascii_lowercase).collect();
         let exact = self.exact.get(&lower[..]).copied();
         exact
-            .or_else(|| {
-                longest(&self.suffixes, lower.len(), |length| {
-                    &lower[lower.len() - length..]
-                })
-            })
+            .or_else(|| longest(&self.suffixes, lower.len(), |length| &lower[lower.len() - length..]))
             .or_else(|| longest(&self.prefixes, lower.len(), |length| &lower[..length]))
             .or(self.default)
     }
 }
 
-fn by_length(
-    lists: &mut Vec<(usize, ByBytes)>,
-    length: usize,
-) -> &mut ByBytes {
+fn by_length(lists: &mut Vec<(usize, ByBytes)>, length: usize) -> &mut ByBytes {
     let at = match lists.binary_search_by(|(have, _)| length.cmp(have)) {
         Ok(at) => at,
         Err(at) => {
@@ -431,13 +329,6 @@ fn by_length(
 }
 
 /// A wildcard stands for at least one character, hence lengths below the host's.
-fn longest<'a>(
-    lists: &[(usize, ByBytes)],
-    host: usize,
-    part: impl Fn(usize) -> &'a [u8],
-) -> Option<usize> {
-    lists
-        .iter()
-        .filter(|(length, _)| *length < host)
-        .find_map(|(length, map)| map.get(part(*length)).copied())
+fn longest<'a>(lists: &[(usize, ByBytes)], host: usize, part: impl Fn(usize) -> &'a [u8]) -> Option<usize> {
+    lists.iter().filter(|(length, _)| *length < host).find_map(|(length, map)| map.get(part(*length)).copied())
 }

@@ -25,9 +25,7 @@ pub fn field<'a, V: RequestView + ?Sized>(view: &'a V, name: &str) -> Option<Cow
     match name {
         ":method" => Some(view.method().into()),
         ":path" => Some(path_and_query(view)),
-        ":authority" | "host" => {
-            Some(view.authority().into()).filter(|host: &Cow<'_, [u8]>| !host.is_empty())
-        }
+        ":authority" | "host" => Some(view.authority().into()).filter(|host: &Cow<'_, [u8]>| !host.is_empty()),
         ":scheme" => Some(view.scheme().into()),
         _ => view.header(name),
     }

@@ -189,10 +189,10 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        if let Ok(message) = RouteConfiguration::decode(bytes.as_slice()) {
-            if let Err(error) = RouteTable::compile(&message, "") {
-                prop_assert!(!error.path.starts_with('.') && !error.problem.is_empty());
-            }
+        if let Ok(message) = RouteConfiguration::decode(bytes.as_slice())
+            && let Err(error) = RouteTable::compile(&message, "")
+        {
+            prop_assert!(!error.path.starts_with('.') && !error.problem.is_empty());
         }
     }
 }

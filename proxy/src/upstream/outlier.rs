@@ -184,17 +184,12 @@ impl Detector {
         let settings = self.settings.load();
         let now_ms = self.millis(now);
         let start = self.interval_start.load(Relaxed);
-        let over = settings
-            .as_deref()
-            .filter(|settings| now_ms.saturating_sub(start) >= millis(settings.interval));
+        let over = settings.as_deref().filter(|settings| now_ms.saturating_sub(start) >= millis(settings.interval));
         if over.is_some() {
             self.interval_start.store(now_ms, Relaxed);
             for state in endpoints.clone().filter(|state| !state.outlier.is_ejected()) {
                 // Envoy: an endpoint that stayed in for an interval has one ejection forgiven.
-                let _ = state
-                    .outlier
-                    .times
-                    .fetch_update(Relaxed, Relaxed, |times| times.checked_sub(1));
+                let _ = state.outlier.times.fetch_update(Relaxed, Relaxed, |times| times.checked_sub(1));
             }
         }
         for state in endpoints.clone().filter(|state| state.outlier.is_ejected()) {

@@ -85,6 +85,6 @@ fn socket(message: Option<&TransportSocket>, path: &str) -> Result<Option<Arc<So
         Some(ConfigType::TypedConfig(config)) => {
             let message = any::unpack::<UpstreamTlsContext>(config, path.as_str())?;
             Ok(Some(Arc::new(SocketTls::compile(message, &path)?)))
-        },
+        }
     }
 }
