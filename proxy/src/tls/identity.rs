@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio::sync::{Notify, watch};
 
 use super::peer::PeerIdentity;
@@ -62,6 +63,24 @@ pub struct Credentials {
     pub leaf: Option<Arc<Leaf>>,
     /// Trusted roots; `None` until the first arrive.
     pub bundle: Option<Arc<TrustBundle>>,
+}
+
+impl Credentials {
+    /// Whether a peer with our own bundle would accept our certificate now. After a root was withdrawn it would not,
+    /// however much life the certificate has left.
+    pub fn verifies_itself(&self) -> bool {
+        let (Some(leaf), Some(bundle)) = (&self.leaf, &self.bundle) else {
+            return false;
+        };
+        let Some((own, intermediates)) = leaf.certified.cert.split_first() else {
+            return false;
+        };
+        let algorithms = provider().signature_verification_algorithms.all;
+        ParsedCertificate::try_from(own).is_ok_and(|own| {
+            let now = UnixTime::now();
+            verify_server_cert_signed_by_trust_anchor(&own, &bundle.roots, intermediates, now, algorithms).is_ok()
+        })
+    }
 }
 
 impl LocalIdentity {

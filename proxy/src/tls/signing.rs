@@ -121,12 +121,17 @@ where
                     Ok(()) = changes.changed() => {
                         // Another bundle by SDS.
                         self.save_bundle();
-                        continue;
+                        if self.local.current().verifies_itself() {
+                            continue;
+                        }
+                        tracing::info!("the root of our certificate is no longer trusted; asking for a new one");
                     }
                 }
             }
             due = match self.attempt().await {
                 Ok(()) => {
+                    // Our own change is no news: answered with another attempt, it could go on for ever.
+                    changes.mark_unchanged();
                     failures = 0;
                     self.local.record_failure(None);
                     self.half_life()

@@ -189,3 +189,21 @@ async fn a_renewal_can_be_asked_for() {
     assert!(start.elapsed() < Duration::from_secs(1));
     sidecar.task.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_without_our_root_makes_it_ask_for_a_new_certificate_at_once() {
+    let control_plane = ControlPlane::new();
+    let sidecar = start(&control_plane, tempfile::tempdir().unwrap());
+    sidecar.local.ready().await;
+    let start = Instant::now();
+    let both = vec![control_plane.ca.root(), TestCa::new().root()];
+    sidecar.local.set_bundle(TrustBundle::new(both).unwrap());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(control_plane.signed(), 1, "our root is still there");
+    sidecar.local.set_bundle(TestCa::new().bundle());
+    generation(&sidecar.local, 4).await;
+    assert_eq!(control_plane.signed(), 2);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(sidecar.local.current().verifies_itself());
+    sidecar.task.abort();
+}
