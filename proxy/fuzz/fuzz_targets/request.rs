@@ -7,7 +7,7 @@ use weft_proxy_fuzz::http::{Framing, RequestHead};
 use weft_proxy_fuzz::http1::{
     BodyEncoder, HeadError, Limits, Parsed, RequestDecoder, encode_request, strip_hop_by_hop,
 };
-use weft_proxy_fuzz::{Body, FORWARDED_LIMITS, LIMITS, read_body, step_and_input};
+use weft_proxy_fuzz::{Body, FORWARDED_LIMITS, LIMITS, assert_unambiguous, read_body, step_and_input};
 
 fuzz_target!(|data: &[u8]| {
     let (step, input) = step_and_input(data);
@@ -28,6 +28,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(head.authority(), head_again.authority());
         assert_eq!((&body.data, &body.trailers), (&body_again.data, &body_again.trailers));
         assert_eq!(framing, framing_again);
+        assert_unambiguous(&head_again.fields);
     }
 });
 

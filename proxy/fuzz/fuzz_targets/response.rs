@@ -7,7 +7,7 @@ use weft_proxy_fuzz::http::ResponseHead;
 use weft_proxy_fuzz::http1::{
     BodyEncoder, HeadError, Limits, ParsedResponse, ResponseDecoder, ResponseTo, encode_response, strip_hop_by_hop,
 };
-use weft_proxy_fuzz::{FORWARDED_LIMITS, LIMITS, read_body, step_and_input};
+use weft_proxy_fuzz::{FORWARDED_LIMITS, LIMITS, assert_unambiguous, read_body, step_and_input};
 
 fuzz_target!(|data: &[u8]| {
     let (step, input) = step_and_input(data);
@@ -34,6 +34,7 @@ fuzz_target!(|data: &[u8]| {
     let (head_again, parsed_again) = again.expect("a written head is complete");
     assert_eq!(parsed_again.consumed, head_len);
     assert_eq!(parsed_again.framing, parsed.framing);
+    assert_unambiguous(&head_again.fields);
     assert_eq!((head.status(), head.reason()), (head_again.status(), head_again.reason()));
     let body_again = read_body(parsed.framing, &forwarded[head_len..], step, FORWARDED_LIMITS)
         .expect("a written body is well-formed");

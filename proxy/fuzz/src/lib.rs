@@ -73,6 +73,13 @@ pub fn read_body(framing: Framing, input: &[u8], step: usize, limits: Limits) ->
     }
 }
 
+/// What is written must leave no second way to read it: at most one field says where the body ends.
+pub fn assert_unambiguous(fields: &http::Fields) {
+    let lengths = fields.get_all("content-length").count();
+    let codings = fields.get_all("transfer-encoding").count();
+    assert!(lengths + codings <= 1, "{fields:?}");
+}
+
 /// Cuts the first byte off `data` as the size of reads.
 pub fn step_and_input(data: &[u8]) -> (usize, &[u8]) {
     match data {
