@@ -12,9 +12,7 @@ pub struct Duration(pub std::time::Duration);
 
 /// Why a text is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not a duration: write up to four numbers with units h, m, s or ms, such as 10s, 1h30m or 250ms"
-)]
+#[error("{0:?} is not a duration: write up to four numbers with units h, m, s or ms, such as 10s, 1h30m or 250ms")]
 pub struct InvalidDuration(pub String);
 
 impl FromStr for Duration {
@@ -73,9 +71,7 @@ impl fmt::Display for Duration {
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -85,31 +81,12 @@ mod tests {
 
     #[test]
     fn takes_what_gep_2257_takes() {
-        for (text, millis) in [
-            ("0s", 0),
-            ("1h", 3_600_000),
-            ("1h10m30s20ms", 4_230_020),
-            ("10s5s", 15_000),
-            ("99999ms", 99_999),
-        ] {
-            assert_eq!(
-                text.parse::<Duration>().map(|d| d.0.as_millis()),
-                Ok(millis),
-                "{text}"
-            );
+        for (text, millis) in
+            [("0s", 0), ("1h", 3_600_000), ("1h10m30s20ms", 4_230_020), ("10s5s", 15_000), ("99999ms", 99_999)]
+        {
+            assert_eq!(text.parse::<Duration>().map(|d| d.0.as_millis()), Ok(millis), "{text}");
         }
-        for text in [
-            "",
-            "1",
-            "s",
-            "1.5s",
-            "-1s",
-            "1s ",
-            "1d",
-            "100000s",
-            "1s1s1s1s1s",
-            "1us",
-        ] {
+        for text in ["", "1", "s", "1.5s", "-1s", "1s ", "1d", "100000s", "1s1s1s1s1s", "1us"] {
             assert!(text.parse::<Duration>().is_err(), "{text:?}");
         }
     }

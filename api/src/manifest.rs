@@ -108,11 +108,7 @@ impl Object {
     /// The object's namespace; [`DEFAULT_NAMESPACE`] where none is written.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        self.metadata()
-            .namespace
-            .as_deref()
-            .filter(|n| !n.is_empty())
-            .unwrap_or(DEFAULT_NAMESPACE)
+        self.metadata().namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAMESPACE)
     }
 
     /// The object's name.
@@ -126,11 +122,7 @@ impl Origin {
     /// An object without a file, such as one from an API server.
     #[must_use]
     pub fn elsewhere(source: &str, object: &Object) -> Self {
-        Self {
-            file: source.into(),
-            name: title(object.kind(), object.namespace(), object.name()),
-            node: None,
-        }
+        Self { file: source.into(), name: title(object.kind(), object.namespace(), object.name()), node: None }
     }
 
     /// The file, as it was named.
@@ -198,9 +190,7 @@ pub fn parse(file: &str, text: &str) -> Manifest {
         });
     }
     duplicates(&mut manifest);
-    manifest
-        .problems
-        .sort_by(|a, b| (a.line, a).cmp(&(b.line, b)));
+    manifest.problems.sort_by(|a, b| (a.line, a).cmp(&(b.line, b)));
     manifest
 }
 
@@ -217,11 +207,7 @@ pub fn find_duplicates<'a>(objects: impl IntoIterator<Item = &'a Located>) -> Ve
                 Severity::Error,
                 &name,
                 object.name(),
-                format!(
-                    "is written twice, first in {}:{}",
-                    first.file(),
-                    first.line(&name)
-                ),
+                format!("is written twice, first in {}:{}", first.file(), first.line(&name)),
                 "keep one of the two",
             ));
         } else {
@@ -238,57 +224,23 @@ fn duplicates(manifest: &mut Manifest) {
 
 fn read(file: &Arc<str>, document: Node, manifest: &mut Manifest) {
     let text = |key| document.get(key).and_then(Node::text);
-    let meta = |key| {
-        document
-            .get("metadata")
-            .and_then(|m| m.get(key))
-            .and_then(Node::text)
-    };
+    let meta = |key| document.get("metadata").and_then(|m| m.get(key)).and_then(Node::text);
     let kind = text("kind").unwrap_or_default().to_owned();
     let version = text("apiVersion").unwrap_or_default().to_owned();
-    let name = title(
-        &kind,
-        meta("namespace").unwrap_or(DEFAULT_NAMESPACE),
-        meta("name").unwrap_or_default(),
-    );
-    let mut reader = Reader {
-        origin: Origin {
-            file: file.clone(),
-            name,
-            node: Some(Arc::new(document)),
-        },
-        manifest,
-    };
+    let name = title(&kind, meta("namespace").unwrap_or(DEFAULT_NAMESPACE), meta("name").unwrap_or_default());
+    let mut reader = Reader { origin: Origin { file: file.clone(), name, node: Some(Arc::new(document)) }, manifest };
     use Strictness::{Refuse, Warn};
     match (version.as_str(), kind.as_str()) {
         ("v1", "Service") => reader.object(Warn, Object::Service, check::service),
-        ("v1", "ServiceAccount") => {
-            reader.object(Warn, Object::ServiceAccount, check::service_account)
-        }
-        ("discovery.k8s.io/v1", "EndpointSlice") => {
-            reader.object(Warn, Object::EndpointSlice, check::endpoint_slice)
-        }
-        ("gateway.networking.k8s.io/v1", "HTTPRoute") => {
-            reader.object(Refuse, Object::HttpRoute, check::http_route)
-        }
-        ("gateway.networking.k8s.io/v1", "GRPCRoute") => {
-            reader.object(Refuse, Object::GrpcRoute, check::grpc_route)
-        }
-        ("weft.mesh/v1alpha1", "Workload") => {
-            reader.object(Refuse, Object::Workload, check::workload)
-        }
-        ("weft.mesh/v1alpha1", "TrafficPolicy") => {
-            reader.object(Refuse, Object::TrafficPolicy, check::traffic_policy)
-        }
-        ("weft.mesh/v1alpha1", "MeshTLS") => {
-            reader.object(Refuse, Object::MeshTls, check::mesh_tls)
-        }
-        ("weft.mesh/v1alpha1", "AccessPolicy") => {
-            reader.object(Refuse, Object::AccessPolicy, check::access_policy)
-        }
-        ("weft.mesh/v1alpha1", "FaultPolicy") => {
-            reader.object(Refuse, Object::FaultPolicy, check::fault_policy)
-        }
+        ("v1", "ServiceAccount") => reader.object(Warn, Object::ServiceAccount, check::service_account),
+        ("discovery.k8s.io/v1", "EndpointSlice") => reader.object(Warn, Object::EndpointSlice, check::endpoint_slice),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute") => reader.object(Refuse, Object::HttpRoute, check::http_route),
+        ("gateway.networking.k8s.io/v1", "GRPCRoute") => reader.object(Refuse, Object::GrpcRoute, check::grpc_route),
+        ("weft.mesh/v1alpha1", "Workload") => reader.object(Refuse, Object::Workload, check::workload),
+        ("weft.mesh/v1alpha1", "TrafficPolicy") => reader.object(Refuse, Object::TrafficPolicy, check::traffic_policy),
+        ("weft.mesh/v1alpha1", "MeshTLS") => reader.object(Refuse, Object::MeshTls, check::mesh_tls),
+        ("weft.mesh/v1alpha1", "AccessPolicy") => reader.object(Refuse, Object::AccessPolicy, check::access_policy),
+        ("weft.mesh/v1alpha1", "FaultPolicy") => reader.object(Refuse, Object::FaultPolicy, check::fault_policy),
         _ => reader.unknown(&version, &kind),
     }
 }
@@ -323,10 +275,7 @@ impl Reader<'_> {
             return;
         };
         let decoded = yaml::decode::<T>(&node, strictness);
-        let mut failed = decoded
-            .findings
-            .iter()
-            .any(|f| f.severity == Severity::Error);
+        let mut failed = decoded.findings.iter().any(|f| f.severity == Severity::Error);
         self.report(decoded.findings);
         let Some(object) = decoded.object else { return };
         let mut checks = Check::default();
@@ -334,30 +283,26 @@ impl Reader<'_> {
         let mut findings = checks.into_findings();
         // A field that could not be read, and lists that lost an element, are not what the author wrote.
         findings.retain(|f| {
-            !decoded.skipped.iter().any(|s| {
-                let lost = match s.steps().last() {
-                    Some(crate::path::Step::Index(_)) => s.parent().unwrap_or_default(),
-                    _ => s.clone(),
-                };
-                f.path.is_within(&lost) || s.parent().is_some_and(|p| f.path == p)
-            })
+            // A missing field is no news where its misspelling was just told.
+            (!failed || f.severity == Severity::Error)
+                && !decoded.skipped.iter().any(|s| {
+                    let lost = match s.steps().last() {
+                        Some(crate::path::Step::Index(_)) => s.parent().unwrap_or_default(),
+                        _ => s.clone(),
+                    };
+                    f.path.is_within(&lost) || s.parent().is_some_and(|p| f.path == p)
+                })
         });
         failed |= findings.iter().any(|f| f.severity == Severity::Error);
         self.report(findings);
         if !failed {
-            self.manifest.objects.push(Located {
-                object: wrap(object),
-                origin: self.origin.clone(),
-            });
+            self.manifest.objects.push(Located { object: wrap(object), origin: self.origin.clone() });
         }
     }
 
     fn report(&mut self, findings: Vec<Finding>) {
         for f in findings {
-            self.manifest.problems.push(
-                self.origin
-                    .problem(f.severity, &f.path, f.value, f.why, f.hint),
-            );
+            self.manifest.problems.push(self.origin.problem(f.severity, &f.path, f.value, f.why, f.hint));
         }
     }
 
@@ -366,9 +311,7 @@ impl Reader<'_> {
         let root = FieldPath::root();
         let origin = self.origin.clone();
         let mut error = |path: FieldPath, value: &str, why: String, hint: String| {
-            self.manifest
-                .problems
-                .push(origin.problem(Severity::Error, &path, value, why, hint));
+            self.manifest.problems.push(origin.problem(Severity::Error, &path, value, why, hint));
         };
         if version.is_empty() {
             return error(
@@ -396,19 +339,10 @@ impl Reader<'_> {
             );
         }
         let hint = suggest::hint(kind, &names);
-        error(
-            root.key("kind"),
-            kind,
-            "is not a kind that Weft reads".to_owned(),
-            hint,
-        );
+        error(root.key("kind"), kind, "is not a kind that Weft reads".to_owned(), hint);
     }
 }
 
 fn title(kind: &str, namespace: &str, name: &str) -> Arc<str> {
-    if kind.is_empty() {
-        "".into()
-    } else {
-        format!("{kind} {namespace}/{name}").into()
-    }
+    if kind.is_empty() { "".into() } else { format!("{kind} {namespace}/{name}").into() }
 }

@@ -73,7 +73,7 @@ impl fmt::Display for FieldPath {
             match step {
                 Step::Index(index) => write!(f, "[{index}]")?,
                 // Label keys and the like carry dots and slashes of their own.
-                Step::Key(key) if key.contains(['.', '/', '[', ' ']) => write!(f, "[{key:?}]")?,
+                Step::Key(key) if !is_plain(key) => write!(f, "[{key:?}]")?,
                 Step::Key(key) if at == 0 => f.write_str(key)?,
                 Step::Key(key) => write!(f, ".{key}")?,
             }
@@ -82,25 +82,19 @@ impl fmt::Display for FieldPath {
     }
 }
 
+fn is_plain(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn reads_like_kubernetes_field_paths() {
-        let path = FieldPath::root()
-            .key("spec")
-            .key("rules")
-            .index(0)
-            .key("name");
+        let path = FieldPath::root().key("spec").key("rules").index(0).key("name");
         assert_eq!(path.to_string(), "spec.rules[0].name");
-        let label = FieldPath::root()
-            .key("metadata")
-            .key("labels")
-            .key("app.kubernetes.io/name");
-        assert_eq!(
-            label.to_string(),
-            r#"metadata.labels["app.kubernetes.io/name"]"#
-        );
+        let label = FieldPath::root().key("metadata").key("labels").key("app.kubernetes.io/name");
+        assert_eq!(label.to_string(), r#"metadata.labels["app.kubernetes.io/name"]"#);
     }
 }

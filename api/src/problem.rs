@@ -49,7 +49,7 @@ impl fmt::Display for Problem {
             f.write_str("warning: ")?;
         }
         if !self.object.is_empty() {
-            write!(f, "{}: ", self.object)?;
+            write!(f, "{}: ", self.object.escape_debug())?;
         }
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;

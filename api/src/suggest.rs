@@ -1,16 +1,18 @@
 //! "Did you mean": the known name nearest to what was written.
 
 /// The candidate that `written` most probably stands for, if any is near enough: same letters in another
-/// case, or an edit distance of at most a third of the longer word.
-pub(crate) fn nearest<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+/// case, an edit distance of at most a third of the longer word, or a part of it (`Prefix` for `PathPrefix`).
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const SHORTEST_PART: usize = 4;
     let lower = written.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(edits, candidate)| edits * 3 <= candidate.len().max(written.len()))
+        .filter_map(|candidate| {
+            let known = candidate.to_lowercase();
+            let edits = distance(&lower, &known);
+            let is_part = lower.len() >= SHORTEST_PART && known.contains(&lower);
+            (is_part || edits * 3 <= candidate.len().max(written.len())).then_some((edits, candidate))
+        })
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
 }
@@ -36,9 +38,7 @@ fn distance(a: &str, b: &str) -> usize {
                 i + j
             } else {
                 let change = usize::from(a[i - 1] != b[j - 1]);
-                let mut best = (rows[i - 1][j] + 1)
-                    .min(rows[i][j - 1] + 1)
-                    .min(rows[i - 1][j - 1] + change);
+                let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
                 if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                     best = best.min(rows[i - 2][j - 2] + 1);
                 }

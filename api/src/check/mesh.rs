@@ -4,8 +4,7 @@ use super::Check;
 use super::values::is_token;
 use crate::Duration;
 use crate::mesh::{
-    AccessFrom, AccessPolicy, AccessTo, FaultPolicy, MeshTls, Selector, TargetRef, TrafficPolicy,
-    Workload,
+    AccessFrom, AccessPolicy, AccessTo, FaultPolicy, MeshTls, Selector, TargetRef, TrafficPolicy, Workload,
 };
 
 /// The kinds that a policy may name.
@@ -20,9 +19,7 @@ pub(crate) fn workload(c: &mut Check, workload: &Workload) {
     let spec = &workload.spec;
     c.field("spec", |c| {
         if spec.addresses.is_empty() {
-            c.field("addresses", |c| {
-                c.error("", "is empty", "write the workload's IP addresses")
-            });
+            c.field("addresses", |c| c.error("", "is empty", "write the workload's IP addresses"));
         }
         let mut families = [false; 2];
         c.each("addresses", &spec.addresses, |c, address| {
@@ -50,9 +47,7 @@ pub(crate) fn workload(c: &mut Check, workload: &Workload) {
                 c.field("name", |c| c.label_name(name));
             }
         });
-        c.unique("ports", &spec.ports, "the port", |p| {
-            (p.port, p.port.to_string())
-        });
+        c.unique("ports", &spec.ports, "the port", |p| (p.port, p.port.to_string()));
     });
 }
 
@@ -68,11 +63,7 @@ pub(crate) fn traffic_policy(c: &mut Check, policy: &TrafficPolicy) {
         {
             c.field("timeouts", |c| {
                 c.field("backendRequest", |c| {
-                    c.error(
-                        backend,
-                        format!("is longer than request ({request})"),
-                        "each try fits into the whole",
-                    );
+                    c.error(backend, format!("is longer than request ({request})"), "each try fits into the whole");
                 });
             });
         }
@@ -80,13 +71,7 @@ pub(crate) fn traffic_policy(c: &mut Check, policy: &TrafficPolicy) {
             && timeouts.connect.is_some_and(|d| d.0.is_zero())
         {
             c.field("timeouts", |c| {
-                c.field("connect", |c| {
-                    c.error(
-                        "0s",
-                        "a connection needs a limit",
-                        "write a duration above 0s",
-                    )
-                });
+                c.field("connect", |c| c.error("0s", "a connection needs a limit", "write a duration above 0s"));
             });
         }
         if let Some(retries) = &spec.retries {
@@ -94,9 +79,7 @@ pub(crate) fn traffic_policy(c: &mut Check, policy: &TrafficPolicy) {
                 if let Some(attempts) = retries.attempts {
                     c.field("attempts", |c| c.range(attempts.into(), 0, 10));
                 }
-                c.each("codes", &retries.codes, |c, code| {
-                    c.range((*code).into(), 400, 599)
-                });
+                c.each("codes", &retries.codes, |c, code| c.range((*code).into(), 400, 599));
                 if let Some(backoff) = &retries.backoff {
                     c.field("backoff", |c| {
                         for (name, duration) in [("base", backoff.base), ("max", backoff.max)] {
@@ -107,9 +90,7 @@ pub(crate) fn traffic_policy(c: &mut Check, policy: &TrafficPolicy) {
                         if let (Some(base), Some(max)) = (backoff.base, backoff.max)
                             && max < base
                         {
-                            c.field("max", |c| {
-                                c.error(max, format!("is shorter than base ({base})"), "")
-                            });
+                            c.field("max", |c| c.error(max, format!("is shorter than base ({base})"), ""));
                         }
                     });
                 }
@@ -119,9 +100,7 @@ pub(crate) fn traffic_policy(c: &mut Check, policy: &TrafficPolicy) {
             });
         }
         if let Some(percent) = spec.load_balancing.and_then(|l| l.panic_threshold) {
-            c.field("loadBalancing", |c| {
-                c.field("panicThreshold", |c| c.percent(percent))
-            });
+            c.field("loadBalancing", |c| c.field("panicThreshold", |c| c.percent(percent)));
         }
         if let Some(outliers) = &spec.outlier_detection {
             c.field("outlierDetection", |c| {
@@ -140,16 +119,11 @@ pub(crate) fn traffic_policy(c: &mut Check, policy: &TrafficPolicy) {
                         c.field(name, |c| positive(c, duration));
                     }
                 }
-                if let (Some(base), Some(max)) =
-                    (outliers.base_ejection_time, outliers.max_ejection_time)
+                if let (Some(base), Some(max)) = (outliers.base_ejection_time, outliers.max_ejection_time)
                     && max < base
                 {
                     c.field("maxEjectionTime", |c| {
-                        c.error(
-                            max,
-                            format!("is shorter than baseEjectionTime ({base})"),
-                            "",
-                        )
+                        c.error(max, format!("is shorter than baseEjectionTime ({base})"), "")
                     });
                 }
             });
@@ -161,12 +135,8 @@ pub(crate) fn mesh_tls(c: &mut Check, policy: &MeshTls) {
     c.metadata(&policy.metadata, false);
     c.field("spec", |c| {
         receivers(c, &policy.spec.target_refs, policy.spec.selector.as_ref());
-        c.each("ports", &policy.spec.ports, |c, port| {
-            c.field("port", |c| c.port(port.port.into()))
-        });
-        c.unique("ports", &policy.spec.ports, "the port", |p| {
-            (p.port, p.port.to_string())
-        });
+        c.each("ports", &policy.spec.ports, |c, port| c.field("port", |c| c.port(port.port.into())));
+        c.unique("ports", &policy.spec.ports, "the port", |p| (p.port, p.port.to_string()));
     });
 }
 
@@ -177,11 +147,7 @@ pub(crate) fn access_policy(c: &mut Check, policy: &AccessPolicy) {
         receivers(c, &spec.target_refs, spec.selector.as_ref());
         if spec.rules.is_empty() && spec.action == crate::mesh::AccessAction::Deny {
             c.field("rules", |c| {
-                c.error(
-                    "",
-                    "is empty, so nothing is ever denied",
-                    "write what is denied; - {} denies everything",
-                )
+                c.error("", "is empty, so nothing is ever denied", "write what is denied; - {} denies everything")
             });
         }
         c.each("rules", &spec.rules, |c, rule| {
@@ -210,33 +176,19 @@ fn caller(c: &mut Check, from: &AccessFrom) {
             trailing_star(c, identity);
         }
     });
-    c.each(
-        "serviceAccounts",
-        &from.service_accounts,
-        |c, account| match account.split_once('/') {
-            Some((namespace, name)) => {
-                c.label_name(namespace);
-                c.subdomain(name);
-            }
-            None => c.error(
-                account,
-                "names no namespace",
-                "write <namespace>/<service account>",
-            ),
-        },
-    );
-    c.each("namespaces", &from.namespaces, |c, namespace| {
-        c.label_name(namespace)
+    c.each("serviceAccounts", &from.service_accounts, |c, account| match account.split_once('/') {
+        Some((namespace, name)) => {
+            c.label_name(namespace);
+            c.subdomain(name);
+        }
+        None => c.error(account, "names no namespace", "write <namespace>/<service account>"),
     });
+    c.each("namespaces", &from.namespaces, |c, namespace| c.label_name(namespace));
 }
 
 fn call(c: &mut Check, to: &AccessTo) {
     if *to == AccessTo::default() {
-        c.error(
-            "",
-            "names no call",
-            "set ports, methods or paths; leave out to to mean every call",
-        );
+        c.error("", "names no call", "set ports, methods or paths; leave out to to mean every call");
     }
     c.each("ports", &to.ports, |c, port| c.port((*port).into()));
     c.each("methods", &to.methods, |c, method| {
@@ -252,31 +204,19 @@ fn call(c: &mut Check, to: &AccessTo) {
     });
     c.each("paths", &to.paths, |c, path| {
         if !path.starts_with('/') && path != "*" {
-            c.error(
-                path,
-                "does not start with '/'",
-                "write an absolute path; a * at the end matches any rest",
-            );
+            c.error(path, "does not start with '/'", "write an absolute path; a * at the end matches any rest");
         } else {
             trailing_star(c, path);
         }
         if path.contains(['?', '#']) {
-            c.error(
-                path,
-                "paths are compared without the query",
-                "remove what follows",
-            );
+            c.error(path, "paths are compared without the query", "remove what follows");
         }
     });
 }
 
 fn trailing_star(c: &mut Check, pattern: &str) {
     if pattern.trim_end_matches('*').contains('*') || pattern.ends_with("**") {
-        c.error(
-            pattern,
-            "a * stands only at the end, and once",
-            "write several patterns",
-        );
+        c.error(pattern, "a * stands only at the end, and once", "write several patterns");
     }
 }
 
@@ -286,32 +226,20 @@ pub(crate) fn fault_policy(c: &mut Check, policy: &FaultPolicy) {
     c.field("spec", |c| {
         targets(c, &spec.target_refs, Targets::Services, true);
         if spec.delay.is_none() && spec.abort.is_none() {
-            c.error(
-                "",
-                "has neither delay nor abort",
-                "set at least one of them",
-            );
+            c.error("", "has neither delay nor abort", "set at least one of them");
         }
         if let Some(delay) = &spec.delay {
             c.field("delay", |c| {
                 c.field("duration", |c| positive(c, delay.duration));
-                c.field("percentage", |c| {
-                    c.percent(delay.percentage.unwrap_or(100.0))
-                });
+                c.field("percentage", |c| c.percent(delay.percentage.unwrap_or(100.0)));
             });
         }
         if let Some(abort) = &spec.abort {
             c.field("abort", |c| {
-                c.field("percentage", |c| {
-                    c.percent(abort.percentage.unwrap_or(100.0))
-                });
+                c.field("percentage", |c| c.percent(abort.percentage.unwrap_or(100.0)));
                 match (abort.http_status, abort.grpc_status) {
-                    (Some(status), None) => {
-                        c.field("httpStatus", |c| c.range(status.into(), 200, 599))
-                    }
-                    (None, Some(status)) => {
-                        c.field("grpcStatus", |c| c.range(status.into(), 1, 16))
-                    }
+                    (Some(status), None) => c.field("httpStatus", |c| c.range(status.into(), 200, 599)),
+                    (None, Some(status)) => c.field("grpcStatus", |c| c.range(status.into(), 1, 16)),
                     _ => c.error("", "needs exactly one of httpStatus and grpcStatus", ""),
                 }
             });
@@ -327,13 +255,7 @@ fn receivers(c: &mut Check, refs: &[TargetRef], selector: Option<&Selector>) {
                 c.error("", "targetRefs is set too", "keep one of the two");
             }
             if selector.match_labels.is_empty() {
-                c.field("matchLabels", |c| {
-                    c.error(
-                        "",
-                        "is empty",
-                        "leave out selector to mean the whole namespace",
-                    )
-                });
+                c.field("matchLabels", |c| c.error("", "is empty", "leave out selector to mean the whole namespace"));
             }
         });
     }
@@ -341,26 +263,18 @@ fn receivers(c: &mut Check, refs: &[TargetRef], selector: Option<&Selector>) {
 
 fn targets(c: &mut Check, refs: &[TargetRef], allowed: Targets, required: bool) {
     if refs.is_empty() && required {
-        c.field("targetRefs", |c| {
-            c.error("", "is empty", "name the Services that the policy is about")
-        });
+        c.field("targetRefs", |c| c.error("", "is empty", "name the Services that the policy is about"));
     }
     c.each("targetRefs", refs, |c, target| {
         let group = match (target.kind.as_str(), allowed) {
             ("Service", _) => "",
             ("Workload", Targets::Receivers) => crate::mesh::GROUP,
             (kind, Targets::Services) => {
-                return c.field("kind", |c| {
-                    c.error(kind, "cannot be a target of this policy", "name a Service")
-                });
+                return c.field("kind", |c| c.error(kind, "cannot be a target of this policy", "name a Service"));
             }
             (kind, Targets::Receivers) => {
                 return c.field("kind", |c| {
-                    c.error(
-                        kind,
-                        "cannot be a target of this policy",
-                        "name a Service or a Workload",
-                    )
+                    c.error(kind, "cannot be a target of this policy", "name a Service or a Workload")
                 });
             }
         };
@@ -373,32 +287,17 @@ fn targets(c: &mut Check, refs: &[TargetRef], allowed: Targets, required: bool) 
                 )
             });
         }
-        if target.section_name.is_some()
-            && (target.kind != "Service" || matches!(allowed, Targets::Receivers))
-        {
-            c.field("sectionName", |c| {
-                c.error(
-                    "",
-                    "this policy governs a target's ports alike",
-                    "remove it",
-                )
-            });
+        if target.section_name.is_some() && (target.kind != "Service" || matches!(allowed, Targets::Receivers)) {
+            c.field("sectionName", |c| c.error("", "this policy governs a target's ports alike", "remove it"));
         }
     });
     c.unique("targetRefs", refs, "the target", |t| {
-        (
-            (t.kind.clone(), t.name.clone(), t.section_name.clone()),
-            t.name.clone(),
-        )
+        ((t.kind.clone(), t.name.clone(), t.section_name.clone()), t.name.clone())
     });
 }
 
 fn positive(c: &mut Check, duration: Duration) {
     if duration.0.is_zero() {
-        c.error(
-            duration,
-            "has to be longer than nothing",
-            "write a duration above 0s",
-        );
+        c.error(duration, "has to be longer than nothing", "write a duration above 0s");
     }
 }

@@ -30,11 +30,7 @@ impl Check {
     }
 
     /// Checks below field `name`.
-    fn field<T>(
-        &mut self,
-        name: impl Into<Cow<'static, str>>,
-        check: impl FnOnce(&mut Self) -> T,
-    ) -> T {
+    fn field<T>(&mut self, name: impl Into<Cow<'static, str>>, check: impl FnOnce(&mut Self) -> T) -> T {
         self.at.steps_mut().push(Step::Key(name.into()));
         let result = check(self);
         self.at.steps_mut().pop();
@@ -60,13 +56,7 @@ impl Check {
         self.find(Severity::Warning, value, why, hint);
     }
 
-    fn find(
-        &mut self,
-        severity: Severity,
-        value: impl ToString,
-        why: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
+    fn find(&mut self, severity: Severity, value: impl ToString, why: impl Into<String>, hint: impl Into<String>) {
         self.findings.push(Finding {
             path: self.at.clone(),
             value: value.to_string(),

@@ -13,9 +13,7 @@ impl Check {
     pub(super) fn metadata(&mut self, metadata: &ObjectMeta, names_are_labels: bool) {
         self.field("metadata", |c| {
             match &metadata.name {
-                None => c.field("name", |c| {
-                    c.error("", "is missing", "every object needs a name")
-                }),
+                None => c.field("name", |c| c.error("", "is missing", "every object needs a name")),
                 Some(name) if names_are_labels => c.field("name", |c| c.label_name(name)),
                 Some(name) => c.field("name", |c| c.subdomain(name)),
             }
@@ -56,20 +54,12 @@ impl Check {
     pub(super) fn address(&mut self, address: &str) -> Option<IpAddr> {
         match address.parse::<IpAddr>() {
             Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
-                self.error(
-                    address,
-                    "is no address of one host",
-                    "write the workload's own address",
-                );
+                self.error(address, "is no address of one host", "write the workload's own address");
                 None
             }
             Ok(ip) => Some(ip),
             Err(_) => {
-                self.error(
-                    address,
-                    "is not an IP address",
-                    "write an IPv4 or IPv6 address, not a name",
-                );
+                self.error(address, "is not an IP address", "write an IPv4 or IPv6 address, not a name");
                 None
             }
         }
@@ -90,22 +80,14 @@ impl Check {
     /// A header name (RFC 9110 token).
     pub(super) fn header_name(&mut self, name: &str) {
         if name.is_empty() || !name.bytes().all(is_token) {
-            self.error(
-                name,
-                "is not a header name",
-                "use letters, digits and - _ . (RFC 9110 §5.1)",
-            );
+            self.error(name, "is not a header name", "use letters, digits and - _ . (RFC 9110 §5.1)");
         }
     }
 
     /// A header value: no control characters.
     pub(super) fn header_value(&mut self, value: &str) {
         if value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
-            self.error(
-                value,
-                "holds a control character",
-                "header values are one line of text (RFC 9110 §5.5)",
-            );
+            self.error(value, "holds a control character", "header values are one line of text (RFC 9110 §5.5)");
         }
     }
 
@@ -122,11 +104,7 @@ impl Check {
         self.each(list, items, |c, item| {
             let (key, shown) = key(item);
             if let Some(first) = seen.get(&key) {
-                c.error(
-                    shown,
-                    format!("{what} is already in {list}[{first}]"),
-                    "keep one of the two",
-                );
+                c.error(shown, format!("{what} is already in {list}[{first}]"), "keep one of the two");
             } else {
                 seen.insert(key, index);
             }

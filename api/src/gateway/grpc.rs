@@ -4,9 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{
-    BackendReference, HeaderModifier, ParentReference, RequestMirror, ValueMatch, ValueMatchType,
-};
+use super::{BackendReference, HeaderModifier, ParentReference, RequestMirror, ValueMatch, ValueMatchType};
 
 /// Routes gRPC calls to a Service's address and port by gRPC service, method and headers.
 #[derive(Clone, Debug, Default, Deserialize)]

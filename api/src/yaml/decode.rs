@@ -44,22 +44,14 @@ pub(crate) struct Decoded<T> {
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(root: &Node, strictness: Strictness) -> Decoded<T> {
-    let context = Context {
-        strictness,
-        skipped: RefCell::default(),
-        unknown: RefCell::default(),
-        failed: RefCell::default(),
-    };
+    let context =
+        Context { strictness, skipped: RefCell::default(), unknown: RefCell::default(), failed: RefCell::default() };
     let mut findings = Vec::new();
     let mut object = None;
     for _ in 0..MAX_ROUNDS {
         // Every round sees the same unknown fields again.
         context.unknown.borrow_mut().clear();
-        match T::deserialize(Decoder {
-            node: root,
-            path: Path::Root,
-            context: &context,
-        }) {
+        match T::deserialize(Decoder { node: root, path: Path::Root, context: &context }) {
             Ok(decoded) => {
                 object = Some(decoded);
                 break;
@@ -80,11 +72,7 @@ pub(crate) fn decode<T: DeserializeOwned>(root: &Node, strictness: Strictness) -
         }
     }
     findings.extend(context.unknown.into_inner());
-    Decoded {
-        object,
-        findings,
-        skipped: context.skipped.into_inner(),
-    }
+    Decoded { object, findings, skipped: context.skipped.into_inner() }
 }
 
 struct Context {
@@ -118,19 +106,11 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self {
-            message: message.to_string(),
-            missing: None,
-            noted: false,
-        }
+        Self { message: message.to_string(), missing: None, noted: false }
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self {
-            message: "is missing".to_owned(),
-            missing: Some(field),
-            noted: false,
-        }
+        Self { message: "is missing".to_owned(), missing: Some(field), noted: false }
     }
 }
 
@@ -181,10 +161,7 @@ impl<'t> Decoder<'t> {
             let node = self.path.owned();
             let (path, value) = match error.missing {
                 Some(field) => (node.key(field), String::new()),
-                None => (
-                    node.clone(),
-                    self.node.text().unwrap_or_default().to_owned(),
-                ),
+                None => (node.clone(), self.node.text().unwrap_or_default().to_owned()),
             };
             let (why, hint) = match error.message.split_once(": write ") {
                 // Our own types' errors end with the way out, and start with the value.
@@ -194,18 +171,9 @@ impl<'t> Decoder<'t> {
                 }
                 None => (error.message.clone(), String::new()),
             };
-            let finding = Finding {
-                path,
-                value,
-                why,
-                hint,
-                severity: Severity::Error,
-            };
+            let finding = Finding { path, value, why, hint, severity: Severity::Error };
             *self.context.failed.borrow_mut() = Some(Failure { finding, node });
-            Error {
-                noted: true,
-                ..error
-            }
+            Error { noted: true, ..error }
         })
     }
 
@@ -219,18 +187,11 @@ impl<'t> Decoder<'t> {
             severity: Severity::Error,
         };
         *self.context.failed.borrow_mut() = Some(Failure { finding, node });
-        Error {
-            message: String::new(),
-            missing: None,
-            noted: true,
-        }
+        Error { message: String::new(), missing: None, noted: true }
     }
 
     fn expected(&self, what: &str) -> Error {
-        self.wrong(
-            format!("expected {what}, found {}", self.node.describe()),
-            "",
-        )
+        self.wrong(format!("expected {what}, found {}", self.node.describe()), "")
     }
 
     fn is_skipped(&self, path: &Path<'_>) -> bool {
@@ -244,13 +205,8 @@ impl<'t> Decoder<'t> {
         };
         match parse_integer(text) {
             Some(number) if *plain && (least..=most).contains(&number) => Ok(number),
-            Some(_) if !*plain => {
-                Err(self.wrong("expected a whole number, found a text", "remove the quotes"))
-            }
-            Some(_) if least == 0 => Err(self.wrong(
-                format!("is out of range: whole numbers from 0 to {most}"),
-                "",
-            )),
+            Some(_) if !*plain => Err(self.wrong("expected a whole number, found a text", "remove the quotes")),
+            Some(_) if least == 0 => Err(self.wrong(format!("is out of range: whole numbers from 0 to {most}"), "")),
             Some(_) => Err(self.wrong(format!("is out of range: {least} to {most}"), "")),
             None => Err(self.wrong("is not a whole number", "")),
         }
@@ -262,9 +218,7 @@ impl<'t> Decoder<'t> {
                 Ok(number) if number.is_finite() => Ok(number),
                 _ => Err(self.wrong("is not a number", "")),
             },
-            Value::Scalar { .. } => {
-                Err(self.wrong("expected a number, found a text", "remove the quotes"))
-            }
+            Value::Scalar { .. } => Err(self.wrong("expected a number, found a text", "remove the quotes")),
             _ => Err(self.expected("a number")),
         }
     }
@@ -274,15 +228,27 @@ impl<'t> Decoder<'t> {
             Value::Scalar { text, plain } => match scalar_type(text) {
                 // Kubernetes refuses these too; quoting them is what the author means.
                 _ if self.node.is_null() => Err(self.wrong("expected a text, found nothing", "")),
-                Some(kind) if *plain => Err(self.wrong(
-                    format!("expected a text, found {kind}"),
-                    format!("write it in quotes: \"{text}\""),
-                )),
+                Some(kind) if *plain => {
+                    Err(self.wrong(format!("expected a text, found {kind}"), format!("write it in quotes: \"{text}\"")))
+                }
                 _ => Ok(text),
             },
             _ => Err(self.expected("a text")),
         }
     }
+}
+
+/// The variants without those that are only another spelling of the one before (serde lists aliases too).
+fn listed(variants: &[&str]) -> String {
+    let mut listed: Vec<&str> = Vec::with_capacity(variants.len());
+    for variant in variants {
+        match listed.iter_mut().find(|v| v.eq_ignore_ascii_case(variant)) {
+            // The upper-case spelling is the documented one.
+            Some(same) => *same = (*same).min(*variant),
+            None => listed.push(variant),
+        }
+    }
+    listed.join(", ")
 }
 
 /// YAML's typing of plain scalars (1.2 core schema).
@@ -384,56 +350,30 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.node.is_null() {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
+        if self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.node.is_null() {
-            self.note(visitor.visit_unit())
-        } else {
-            Err(self.expected("nothing"))
-        }
+        if self.node.is_null() { self.note(visitor.visit_unit()) } else { Err(self.expected("nothing")) }
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Error> {
         self.deserialize_unit(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let Value::List(items) = &self.node.value else {
-            return Err(self.wrong(
-                format!("expected a list, found {}", self.node.describe()),
-                "start each element with \"- \"",
-            ));
+            return Err(self
+                .wrong(format!("expected a list, found {}", self.node.describe()), "start each element with \"- \""));
         };
-        self.note(visitor.visit_seq(Elements {
-            list: self,
-            items,
-            next: 0,
-        }))
+        self.note(visitor.visit_seq(Elements { list: self, items, next: 0 }))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(
-        self,
-        _len: usize,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Error> {
         self.deserialize_seq(visitor)
     }
 
@@ -450,12 +390,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         let Value::Map(entries) = &self.node.value else {
             return Err(self.expected("a mapping"));
         };
-        self.note(visitor.visit_map(Entries {
-            map: self,
-            entries,
-            next: 0,
-            known: None,
-        }))
+        self.note(visitor.visit_map(Entries { map: self, entries, next: 0, known: None }))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -467,12 +402,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         let Value::Map(entries) = &self.node.value else {
             return Err(self.expected("a mapping"));
         };
-        self.note(visitor.visit_map(Entries {
-            map: self,
-            entries,
-            next: 0,
-            known: Some(fields),
-        }))
+        self.note(visitor.visit_map(Entries { map: self, entries, next: 0, known: Some(fields) }))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -482,14 +412,14 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let Some(text) = self.node.text() else {
-            return Err(self.expected(&format!("one of {}", variants.join(", "))));
+            return Err(self.expected(&format!("one of {}", listed(variants))));
         };
         if !variants.contains(&text) {
             let hint = match suggest::nearest(text, variants.iter().copied()) {
                 Some(name) => format!("did you mean {name}?"),
                 None => String::new(),
             };
-            return Err(self.wrong(format!("is not one of {}", variants.join(", ")), hint));
+            return Err(self.wrong(format!("is not one of {}", listed(variants)), hint));
         }
         self.note(visitor.visit_enum(text.into_deserializer()))
     }
@@ -512,19 +442,12 @@ struct Elements<'t> {
 impl<'de> de::SeqAccess<'de> for Elements<'_> {
     type Error = Error;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Error> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         while let Some(node) = self.items.get(self.next) {
             let path = Path::Index(&self.list.path, self.next);
             self.next += 1;
             if !self.list.is_skipped(&path) {
-                let element = Decoder {
-                    node,
-                    path,
-                    context: self.list.context,
-                };
+                let element = Decoder { node, path, context: self.list.context };
                 return element.note(seed.deserialize(element)).map(Some);
             }
         }
@@ -566,15 +489,11 @@ impl Entries<'_> {
 impl<'de> de::MapAccess<'de> for Entries<'_> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         while let Some(entry) = self.entries.get(self.next) {
             let path = Path::Key(&self.map.path, &entry.key);
             if self.is_known(entry, &path) && !self.map.is_skipped(&path) {
-                let key: de::value::StrDeserializer<'_, Error> =
-                    entry.key.as_str().into_deserializer();
+                let key: de::value::StrDeserializer<'_, Error> = entry.key.as_str().into_deserializer();
                 return seed.deserialize(key).map(Some);
             }
             self.next += 1;
@@ -587,11 +506,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
         let entry = &self.entries[self.next];
         self.next += 1;
         let path = Path::Key(&self.map.path, &entry.key);
-        let value = Decoder {
-            node: &entry.node,
-            path,
-            context: self.map.context,
-        };
+        let value = Decoder { node: &entry.node, path, context: self.map.context };
         value.note(seed.deserialize(value))
     }
 }
