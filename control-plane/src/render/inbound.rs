@@ -46,63 +46,69 @@ fn mesh(config: &MeshConfig) -> core::Metadata {
     )
 }
 
-/// Connections by what their first bytes are.
-enum First<'a> {
-    /// A ClientHello with one of these ALPN names: from a sidecar.
-    Mesh(&'a [&'a str]),
+/// Connections by what their first bytes are. Every case is a chain of its own: once a chain names a transport protocol, chains that
+/// name none are out of the race for it (Envoy's order of criteria has no way back).
+#[derive(Clone, Copy)]
+enum First {
+    /// A ClientHello that offers to speak HTTP as sidecars do.
+    MeshHttp,
+    /// A ClientHello that offers to carry bytes as sidecars do.
+    MeshTcp,
     /// Plaintext HTTP, where it has to be looked for.
     DetectedHttp,
     /// No ClientHello.
     Plaintext,
-    /// Anything that no other chain takes.
-    Anything,
+    /// Any other ClientHello: the application's own TLS.
+    OwnTls,
 }
 
 fn declared(port: u16, inbound: InboundPort, access: &Access, chains: &mut Vec<listener::FilterChain>) {
-    let http_alpn = [names::ALPN_HTTP1, names::ALPN_H2];
-    let tcp_alpn = [names::ALPN_TCP];
-    let mut add = |name: &str, first: First<'_>, http: bool| {
-        let filters = if http { serve(port, access) } else { relay(port, access) };
-        chains.push(chain(Some(port), name, first, filters));
-    };
-    let permissive = inbound.tls == TlsMode::Permissive;
-    let (http, opaque) = match inbound.protocol {
-        Protocol::Http | Protocol::Http2 | Protocol::Grpc => (true, false),
-        Protocol::Opaque => (false, true),
-        Protocol::Detect => (true, true),
-    };
-    if http {
-        add("mtls-http", First::Mesh(&http_alpn), true);
-    }
-    if opaque {
-        add("mtls-tcp", First::Mesh(&tcp_alpn), false);
-    }
-    if permissive {
-        match (http, opaque) {
-            (true, false) => add("plain-http", First::Plaintext, true),
-            (true, true) => add("plain-http", First::DetectedHttp, true),
-            _ => {}
+    use First::{DetectedHttp, MeshHttp, OwnTls, Plaintext};
+    let http = |first| chain(Some(port), first, serve(port, access));
+    match (inbound.protocol, inbound.tls) {
+        (Protocol::Http | Protocol::Http2 | Protocol::Grpc, mode) => {
+            chains.push(http(MeshHttp));
+            if mode == TlsMode::Permissive {
+                chains.push(http(Plaintext));
+                chains.push(chain(Some(port), OwnTls, relay(port, access)));
+            }
         }
-        // Also the application's own TLS.
-        add("plain-tcp", First::Anything, false);
+        (Protocol::Detect, mode) => {
+            chains.push(http(MeshHttp));
+            if mode == TlsMode::Permissive {
+                chains.push(http(DetectedHttp));
+            }
+            bytes(Some(port), mode, access, chains);
+        }
+        (Protocol::Opaque, mode) => bytes(Some(port), mode, access, chains),
     }
 }
 
 /// Ports that nobody declared: bytes. Not the default chain, which would take what a strict port refuses.
 fn undeclared(mode: TlsMode, access: &Access, chains: &mut Vec<listener::FilterChain>) {
-    chains.push(chain(None, "mtls-tcp", First::Mesh(&[names::ALPN_TCP]), relay(0, access)));
-    if mode == TlsMode::Permissive {
-        chains.push(chain(None, "plain-tcp", First::Anything, relay(0, access)));
-    }
+    bytes(None, mode, access, chains);
 }
 
-fn chain(port: Option<u16>, name: &str, first: First<'_>, filters: Vec<listener::Filter>) -> listener::FilterChain {
+fn bytes(port: Option<u16>, mode: TlsMode, access: &Access, chains: &mut Vec<listener::FilterChain>) {
+    let accepted: &[First] = match mode {
+        TlsMode::Strict => &[First::MeshTcp],
+        TlsMode::Permissive => &[First::MeshTcp, First::Plaintext, First::OwnTls],
+    };
+    // Cluster `inbound/0` is that of any port: it delivers to the original address.
+    let filters = || relay(port.unwrap_or(0), access);
+    chains.extend(accepted.iter().map(|first| chain(port, *first, filters())));
+}
+
+fn chain(port: Option<u16>, first: First, filters: Vec<listener::Filter>) -> listener::FilterChain {
+    const HTTP: &[&str] = &[names::ALPN_HTTP1, names::ALPN_H2];
+    const TCP: &[&str] = &[names::ALPN_TCP];
     let owned = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
-    let (transport, protocols, socket) = match first {
-        First::Mesh(alpn) => ("tls", owned(alpn), Some(tls::downstream(alpn))),
-        First::DetectedHttp => ("raw_buffer", super::outbound::detected_http(), None),
-        First::Plaintext => ("raw_buffer", Vec::new(), None),
-        First::Anything => ("", Vec::new(), None),
+    let (name, transport, protocols, socket) = match first {
+        First::MeshHttp => ("mesh-http", "tls", owned(HTTP), Some(tls::downstream(HTTP))),
+        First::MeshTcp => ("mesh-tcp", "tls", owned(TCP), Some(tls::downstream(TCP))),
+        First::DetectedHttp => ("detected-http", "raw_buffer", super::outbound::detected_http(), None),
+        First::Plaintext => ("plaintext", "raw_buffer", Vec::new(), None),
+        First::OwnTls => ("own-tls", "tls", Vec::new(), None),
     };
     let label = port.map_or("any".to_owned(), |p| p.to_string());
     listener::FilterChain {
@@ -123,7 +129,6 @@ fn serve(port: u16, access: &Access) -> Vec<listener::Filter> {
     vec![http::connection_manager(&label, source, access::http_filters(access), Some(IDLE))]
 }
 
-/// `port` 0 is any: the cluster delivers to the original address.
 fn relay(port: u16, access: &Access) -> Vec<listener::Filter> {
     let label = names::inbound_cluster(port);
     let mut filters = access::network_filters(access, &label);

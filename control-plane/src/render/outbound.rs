@@ -61,21 +61,26 @@ fn chains(
     filters: Vec<hcm::HttpFilter>,
     idle: Option<Duration>,
 ) -> Vec<listener::FilterChain> {
-    let relay = || http::chain("tcp", vec![http::relay(label, cluster, idle)]);
+    let relay = |name| http::chain(name, vec![http::relay(label, cluster, idle)]);
     let manager = || http::chain("http", vec![http::connection_manager(label, source, filters, idle)]);
+    let only = |transport: &str, protocols, chain| listener::FilterChain {
+        filter_chain_match: Some(listener::FilterChainMatch {
+            transport_protocol: transport.to_owned(),
+            application_protocols: protocols,
+            ..Default::default()
+        }),
+        ..chain
+    };
     match protocol {
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![manager()],
-        Protocol::Opaque => vec![relay()],
-        Protocol::Detect => {
-            let mut http = manager();
-            http.filter_chain_match = Some(listener::FilterChainMatch {
-                application_protocols: detected_http(),
-                // An application's own TLS may carry the same ALPN name.
-                transport_protocol: "raw_buffer".to_owned(),
-                ..Default::default()
-            });
-            vec![http, relay()]
-        }
+        Protocol::Opaque => vec![relay("tcp")],
+        // An application's own TLS may carry the ALPN name of HTTP: the transport tells them apart. And since a chain that names the
+        // transport puts those that do not out of the race, all three name it.
+        Protocol::Detect => vec![
+            only("raw_buffer", detected_http(), manager()),
+            only("raw_buffer", Vec::new(), relay("tcp")),
+            only("tls", Vec::new(), relay("own-tls")),
+        ],
     }
 }
 

@@ -217,8 +217,10 @@ fn retry_policy(forward: &Forward, traffic: &Traffic) -> route::RetryPolicy {
     let (mut base, mut max) = (BACKOFF, BACKOFF * 10);
     // A rule's own retries stand in place of the policy's.
     if let Some(retry) = &forward.retry {
-        codes.extend(retry.codes.iter().map(|c| u32::from(*c)));
-        attempts = retry.attempts.max(ALWAYS_RETRIES * u32::from(retry.codes.is_empty()));
+        if retry.attempts > 0 {
+            codes.extend(retry.codes.iter().map(|c| u32::from(*c)));
+            attempts = retry.attempts;
+        }
         base = retry.backoff.unwrap_or(base);
         max = base * 10;
     } else if let Some(Retries { attempts: n, on: conditions, codes: more, backoff_base, backoff_max }) =

@@ -193,8 +193,13 @@ async fn settle(first: notify::Event, events: &mut mpsc::UnboundedReceiver<notif
 
 /// Whether an event is part of an edit.
 fn note(event: notify::Event, unclosed: &mut HashMap<PathBuf, Instant>) -> bool {
+    if !event.paths.iter().any(|path| is_relevant(path)) {
+        return false;
+    }
     match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Remove(_)
+        | EventKind::Modify(ModifyKind::Name(_)) => {
             for path in &event.paths {
                 unclosed.remove(path);
             }
@@ -202,17 +207,19 @@ fn note(event: notify::Event, unclosed: &mut HashMap<PathBuf, Instant>) -> bool 
         }
         EventKind::Access(_) => false,
         EventKind::Modify(ModifyKind::Data(_)) => {
-            unclosed.extend(event.paths.into_iter().filter(|p| is_manifest(p)).map(|p| (p, Instant::now())));
-            true
-        }
-        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
-            for path in &event.paths {
-                unclosed.remove(path);
-            }
+            let now = Instant::now();
+            unclosed.extend(event.paths.into_iter().filter(|p| is_manifest(p)).map(|p| (p, now)));
             true
         }
         _ => true,
     }
+}
+
+/// Whether a change there may change what the folder says: manifests, and what may be folders of them (also the hidden link by
+/// which Kubernetes swaps the files of a mounted ConfigMap).
+fn is_relevant(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    is_manifest(path) || name == b"..data" || (path.extension().is_none() && !name.starts_with(b"."))
 }
 
 /// YAML and JSON files; hidden ones are editors' scratch files.
