@@ -1,4 +1,5 @@
 //! Every YAML snippet in the documentation is valid, to the last field.
+#![allow(clippy::unwrap_used)] // Helpers of tests: a panic is a failed test.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
 //! A folder under edit: what is applied, what is refused, and what is told.
+#![allow(clippy::unwrap_used)] // Helpers of tests: a panic is a failed test.
 
 mod support;
 

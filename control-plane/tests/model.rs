@@ -1,4 +1,5 @@
 //! What several objects mean together: addresses, endpoints, conflicts, references.
+#![allow(clippy::unwrap_used)] // Helpers of tests: a panic is a failed test.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! YAML in, Envoy resources out, described in a few lines each; and the proxy's own rules have to take them.
+#![allow(clippy::unwrap_used)] // Helpers of tests: a panic is a failed test.
 
 mod support;
 
@@ -64,7 +65,7 @@ fn each_protocol_has_its_chains() {
     for (name, port) in [("h2", 80), ("grpc", 80), ("tcp", 5432), ("unknown", 80)] {
         let ip = model.service("shop", name).unwrap().addresses[0];
         all += &described(&model, Listener, &format!("{ip}:{port}"), "shop");
-        all += &described(&model, Cluster, &format!("service/shop/{name}/{port}"), "shop")
+        all += described(&model, Cluster, &format!("service/shop/{name}/{port}"), "shop")
             .lines()
             .find(|l| l.contains("mtls"))
             .unwrap();

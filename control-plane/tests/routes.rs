@@ -1,4 +1,5 @@
 //! HTTPRoute and GRPCRoute by the Gateway API's rules: precedence, merging, changes, and what fails.
+#![allow(clippy::unwrap_used)] // Helpers of tests: a panic is a failed test.
 
 mod support;
 

@@ -38,8 +38,9 @@ pub(crate) fn workload(c: &mut Check, workload: &Workload) {
         if let Some(account) = &spec.service_account {
             c.field("serviceAccount", |c| c.subdomain(account));
         }
-        if let Some(name) = &spec.workload {
-            c.field("workload", |c| c.subdomain(name));
+        // A label of the pod's DNS name, in which a dot would read two ways.
+        if let Some(name) = spec.workload.as_ref().or(workload.metadata.name.as_ref()) {
+            c.field("workload", |c| c.label_name(name));
         }
         c.each("ports", &spec.ports, |c, port| {
             c.field("port", |c| c.port(port.port.into()));

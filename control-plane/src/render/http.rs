@@ -118,7 +118,6 @@ pub(super) fn fault_filter(said: &Fault) -> hcm::HttpFilter {
         delay: said.delay.map(|(time, of)| fault::FaultDelay {
             percentage: share(of),
             fault_delay_secifier: duration(time).map(fault::fault_delay::FaultDelaySecifier::FixedDelay),
-            ..Default::default()
         }),
         abort: said.abort.map(|(status, of)| http_fault::FaultAbort {
             percentage: share(of),

@@ -1,5 +1,5 @@
 //! YAML in, models and compact descriptions of rendered resources out.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Helpers of tests: a panic is a failed test.
 
 pub mod describe;
 

@@ -27,13 +27,16 @@ impl Kind {
     }
 }
 
+/// Tells a route's author why it has no effect.
+type Tell = Box<dyn Fn(&mut Notes, String)>;
+
 /// A route at one service port.
 struct Attached {
     kind: Kind,
     seniority: Seniority,
     rules: Vec<Ranked>,
     /// For a problem, should it lose.
-    problem: Box<dyn Fn(&mut Notes, String)>,
+    loses: Tell,
 }
 
 /// (service, port, namespace of the callers or none for all).
@@ -79,7 +82,7 @@ fn merge(mut candidates: Vec<Attached>, notes: &mut Notes) -> Vec<Ranked> {
         if candidate.kind == kind {
             rules.extend(candidate.rules);
         } else {
-            (candidate.problem)(
+            (candidate.loses)(
                 notes,
                 format!(
                     "an older or first-named {} is attached to this port, which takes one kind of route",
@@ -139,7 +142,7 @@ fn place<T>(
                 );
             }
             let callers = (name.namespace != route.name.namespace).then(|| route.name.namespace.clone());
-            let problem = {
+            let loses: Tell = {
                 let (origin, path) = (route.origin.clone(), path.clone());
                 Box::new(move |notes: &mut Notes, why| {
                     notes.warning(&origin, &path, "", why, "the route has no effect there")
@@ -149,7 +152,7 @@ fn place<T>(
                 kind,
                 seniority: route.seniority(),
                 rules: rules.clone(),
-                problem,
+                loses,
             });
         }
         if !found {
