@@ -221,7 +221,8 @@ async fn a_client_that_leaves_ends_the_upstream_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_reader_pauses_the_sender() {
-    with_proxy(Config::default(), |sim| async move {
+    let patient = Config { routes: "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]", ..Config::default() };
+    with_proxy(patient, |sim| async move {
         let sent = Rc::new(RefCell::new(0usize));
         let count = sent.clone();
         sim.servers.add(APP, move |mut io| {
@@ -301,4 +302,29 @@ async fn a_drain_ends_connections_after_their_next_response() {
         sim.drain.idle().await;
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_request_without_a_host_gets_the_default_one() {
+    let manager = "http_protocol_options: {accept_http_10: true, default_host_for_http_10: old.example}";
+    with_proxy(Config { manager, ..Config::default() }, |sim| async move {
+        let seen = serve(&sim, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        assert!(sim.ask("GET / HTTP/1.0\r\n\r\n", "ok").await.starts_with("HTTP/1.1 200"));
+        assert!(seen.borrow().to_ascii_lowercase().contains("\r\nhost: old.example\r\n"), "{}", seen.borrow());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn underscores_in_names_pass_or_go_or_are_refused_as_configured() {
+    for (action, expected) in [("ALLOW", Some("GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n")), ("DROP_HEADER", Some("GET / HTTP/1.1\r\nHost: a\r\n\r\n")), ("REJECT_REQUEST", None)] {
+        let manager = format!("common_http_protocol_options: {{headers_with_underscores_action: {action}}}");
+        with_proxy(Config { manager: manager.leak(), ..Config::default() }, |sim| async move {
+            let seen = serve(&sim, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            let answer = sim.ask("GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n", "\r\n\r\n").await;
+            assert_eq!(answer.starts_with("HTTP/1.1 200"), expected.is_some(), "{answer}");
+            assert_eq!(*seen.borrow(), expected.unwrap_or_default());
+        })
+        .await;
+    }
 }
