@@ -55,6 +55,8 @@ impl Slot {
             clean_up(runtime, number, &mut lock);
             let fail = |action: &str, path: &Path| Error::io(format!("{action} {}", path.display()));
             let directory = runtime.join(slot_name(number));
+            // What an owner could not remove at its end must not become part of this sandbox. Usually there is nothing.
+            let _ = fs::remove_dir_all(&directory);
             fs::create_dir_all(&directory).map_err(fail("create", &directory))?;
             let random = fs::read_to_string("/proc/sys/kernel/random/uuid");
             let random = random.map_err(fail("read a random token for", &directory))?;
