@@ -1,0 +1,305 @@
+//! One pod of the mesh: application, sidecar, redirection, and the Workload file that makes it known.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weft_cni::redirect::Redirect;
+use weft_sandbox::{Pod, Process};
+
+use crate::client::{Answer, Call};
+use crate::control_plane::{ControlPlane, alive};
+use crate::programs::Programs;
+use crate::{Error, Load, NAMESPACE, Outcome, Samples, TRUST_DOMAIN, probe, wait};
+
+/// How long a pod may take from nothing to serving, on a machine that is busy.
+const START: Duration = Duration::from_secs(20);
+
+/// The mark that the sidecar sets on its connections: a rootless sandbox has only one user to tell it by.
+const MARK: u32 = 0x57ef;
+
+/// The port on which a sidecar serves its statistics, on all of the pod's addresses.
+const STATISTICS: u16 = 15020;
+
+/// What a new pod shall be.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The pod's name.
+    pub name: String,
+    /// Its owner, whose replicas share their configuration.
+    pub workload: String,
+    /// A role of the shop, which also is the label `app`; none if nothing listens there.
+    pub role: Option<String>,
+    /// The label `version`, which the application shows in its answers.
+    pub version: String,
+    /// The service account, which is the identity.
+    pub service_account: String,
+    /// Arguments of the sidecar besides its configuration.
+    pub sidecar_arguments: Vec<String>,
+}
+
+impl Spec {
+    /// A pod in which only calls are made.
+    pub fn client(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            workload: name.to_owned(),
+            role: None,
+            version: "v1".to_owned(),
+            service_account: name.to_owned(),
+            sidecar_arguments: Vec::new(),
+        }
+    }
+
+    /// A replica of one of the shop's roles, `<role>-<version>`; its service account is the role's name.
+    pub fn server(name: &str, role: &str, version: &str) -> Self {
+        Self {
+            workload: format!("{role}-{version}"),
+            role: Some(role.to_owned()),
+            version: version.to_owned(),
+            service_account: role.to_owned(),
+            ..Self::client(name)
+        }
+    }
+
+    /// The same with arguments for the sidecar.
+    #[must_use]
+    pub fn sidecar_arguments(mut self, arguments: &[&str]) -> Self {
+        self.sidecar_arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    /// The file that declares the pod.
+    pub fn file(&self) -> String {
+        format!("workload-{}.yaml", self.name)
+    }
+
+    /// The pod as the control plane reads it.
+    pub fn declaration(&self, pod: &Pod, endpoint: Endpoint) -> String {
+        let Self { name, workload, version, service_account, .. } = self;
+        let app = self.role.as_ref().unwrap_or(name);
+        let (v4, v6) = (pod.v4(), pod.v6());
+        let (ready, terminating) = (endpoint == Endpoint::Ready, endpoint == Endpoint::Terminating);
+        format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: {service_account}, namespace: {NAMESPACE} }}\n---\n\
+             apiVersion: weft.mesh/v1alpha1\nkind: Workload\n\
+             metadata: {{ name: {name}, namespace: {NAMESPACE}, labels: {{ app: {app}, version: {version} }} }}\n\
+             spec:\n  addresses: [\"{v4}\", \"{v6}\"]\n  serviceAccount: {service_account}\n  workload: {workload}\n  \
+             ready: {ready}\n  terminating: {terminating}\n"
+        )
+    }
+
+    /// A sidecar's start-up file, in Envoy's format.
+    fn bootstrap(&self, control_plane: SocketAddr) -> Value {
+        json!({
+            "node": {
+                "id": format!("{NAMESPACE}/{}", self.name),
+                "cluster": format!("{NAMESPACE}/{}", self.workload),
+                "metadata": { "weft.mesh": {
+                    "namespace": NAMESPACE,
+                    "workload": self.workload,
+                    "pod": self.name,
+                    "service_account": self.service_account,
+                    "token_file": "/run/token",
+                    "state_dir": "/run/proxy",
+                    "trust_domain": TRUST_DOMAIN,
+                    "admin_socket": "/run/proxy.sock",
+                    "mark": MARK,
+                } },
+            },
+            "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 15000 } } },
+            "dynamic_resources": { "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": "control-plane" } }],
+            } },
+            "static_resources": { "clusters": [{
+                "name": "control-plane",
+                "type": "STATIC",
+                "connect_timeout": "2s",
+                "load_assignment": { "cluster_name": "control-plane", "endpoints": [{ "lb_endpoints": [{
+                    "endpoint": { "address": { "socket_address": {
+                        "address": control_plane.ip().to_string(), "port_value": control_plane.port(),
+                    } } },
+                }] }] },
+                "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                    "sni": "weft-control-plane",
+                    "common_tls_context": { "validation_context": { "trusted_ca": { "filename": "/run/root.pem" } } },
+                } },
+            }] },
+        })
+    }
+}
+
+/// Whether a Service sends requests to a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// It does.
+    Ready,
+    /// It does not.
+    NotReady,
+    /// It does not any more: the pod finishes what it has.
+    Terminating,
+}
+
+/// A pod with a sidecar.
+#[derive(Debug)]
+pub struct MeshPod {
+    spec: Spec,
+    pod: Pod,
+    programs: Programs,
+    sidecar: Process,
+    app: Mutex<Option<Process>>,
+}
+
+impl MeshPod {
+    /// Starts sidecar and application in a pod that has been declared; waits until both are ready.
+    pub(crate) async fn start(
+        spec: Spec,
+        pod: Pod,
+        programs: Programs,
+        control_plane: &ControlPlane,
+    ) -> Result<Self, Error> {
+        let token = control_plane.token(NAMESPACE, pod.name()).await?;
+        hand_in(&pod, "token", token.as_bytes())?;
+        hand_in(&pod, "root.pem", control_plane.roots().await?.as_bytes())?;
+        hand_in(&pod, "bootstrap.json", spec.bootstrap(control_plane.address()).to_string().as_bytes())?;
+        pod.redirect(&Redirect { exclude_mark: Some(MARK), ..Redirect::default() }).await?;
+        let mut command = Command::new(&programs.proxy);
+        command.args(["-c", "/run/bootstrap.json"]).args(&spec.sidecar_arguments);
+        if let Ok(level) = std::env::var("WEFT_E2E_LOG") {
+            command.args(["-l", &level]);
+        }
+        let sidecar = pod.spawn("sidecar", command).await?;
+        let mesh_pod = Self { spec, pod, programs, sidecar, app: Mutex::new(None) };
+        wait::until(START, &format!("the sidecar of {} is ready", mesh_pod.name()), async || {
+            alive(&mesh_pod.sidecar, &mesh_pod.pod)?;
+            Ok(mesh_pod.statistics("/ready").await.and_then(Answer::text).ok())
+        })
+        .await?;
+        mesh_pod.start_app().await?;
+        Ok(mesh_pod)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.pod.name()
+    }
+
+    /// What it was asked to be.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The pod as the sandbox has it.
+    pub fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
+    /// The sidecar's process.
+    pub fn sidecar(&self) -> &Process {
+        &self.sidecar
+    }
+
+    /// Makes one call from inside, with the options of `weft-shop probe`.
+    ///
+    /// # Errors
+    /// If the call could not be attempted; its own failure is in the outcome.
+    pub async fn probe(&self, target: &str, options: &[&str]) -> Result<Outcome, Error> {
+        Ok(self.probes(target, options).await?.swap_remove(0))
+    }
+
+    /// Makes calls one after the other, as many as the option `--repeat` says: at least one outcome.
+    ///
+    /// # Errors
+    /// As [`MeshPod::probe`].
+    pub async fn probes(&self, target: &str, options: &[&str]) -> Result<Vec<Outcome>, Error> {
+        probe::probe(&self.pod, &self.programs.shop, target, options).await
+    }
+
+    /// Starts a load from inside, at `rate` calls per second.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn load(&self, target: &str, rate: f64) -> Result<Load, Error> {
+        Load::start(&self.pod, &self.programs.shop, target, rate).await
+    }
+
+    /// What the sidecar counts, scraped from outside the pod.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn metrics(&self) -> Result<Samples, Error> {
+        Ok(Samples::parse(&self.statistics("/stats/prometheus").await?.text()?))
+    }
+
+    /// What the sidecar answers on its admin socket.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn admin(&self, call: Call) -> Result<Answer, Error> {
+        call.unix(&self.pod.run_dir().join("proxy.sock")).await
+    }
+
+    /// Tells the application to fail: `mode=error&status=503&rate=0.5`.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn fail(&self, how: &str) -> Result<(), Error> {
+        Call::post(format!("/control/fail?{how}")).unix(&self.app_socket()).await?.text().map(drop)
+    }
+
+    /// Takes back [`MeshPod::fail`].
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn recover(&self) -> Result<(), Error> {
+        Call::post("/control/recover").unix(&self.app_socket()).await?.text().map(drop)
+    }
+
+    /// The application's process, if there is one.
+    pub fn app(&self) -> Option<Process> {
+        self.app.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts the application; waits until it serves.
+    ///
+    /// # Errors
+    /// If it ends, or does not serve in time.
+    pub async fn start_app(&self) -> Result<(), Error> {
+        let Some(role) = &self.spec.role else { return Ok(()) };
+        let mut command = Command::new(&self.programs.shop);
+        command.args([role, "--app-version", &self.spec.version, "--admin", "unix:/run/app.sock"]);
+        let process = self.pod.spawn("app", command).await?;
+        *self.app.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.clone());
+        wait::until(START, &format!("the application of {} serves", self.name()), async || {
+            alive(&process, &self.pod)?;
+            Ok(Call::get("/healthz").unix(&self.app_socket()).await.ok())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Asks the sidecar to end, and waits for it, at most `grace`.
+    pub async fn stop_sidecar(&self, grace: Duration) -> ExitStatus {
+        self.sidecar.stop(grace).await
+    }
+
+    fn app_socket(&self) -> PathBuf {
+        self.pod.run_dir().join("app.sock")
+    }
+
+    async fn statistics(&self, path: &str) -> Result<Answer, Error> {
+        Call::get(path).tcp(SocketAddr::new(self.pod.v4(), STATISTICS)).await
+    }
+}
+
+/// Puts a file into the pod's `/run`.
+fn hand_in(pod: &Pod, file: &str, content: &[u8]) -> Result<(), Error> {
+    let path: &Path = &pod.run_dir().join(file);
+    std::fs::write(path, content).map_err(Error::io(format!("write {}", path.display())))
+}

@@ -1,0 +1,44 @@
+//! Where the programs under test are.
+
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// Environment variable that names the programs' folder; by default it is the one that holds the test executable's `deps`.
+pub const FOLDER: &str = "WEFT_PROGRAMS";
+
+/// The programs of a mesh.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `weft-control-plane`.
+    pub control_plane: PathBuf,
+    /// `weft-proxy`.
+    pub proxy: PathBuf,
+    /// `weft-shop`: servers of every protocol, and clients.
+    pub shop: PathBuf,
+}
+
+impl Programs {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// [`Error::MissingProgram`] for the first that has not been built.
+    pub fn find() -> Result<Self, Error> {
+        let folder = match std::env::var_os(FOLDER) {
+            Some(folder) => PathBuf::from(folder),
+            None => beside_this_test()?,
+        };
+        let find = |name: &str| {
+            let path = folder.join(name);
+            if path.is_file() { Ok(path) } else { Err(Error::MissingProgram(path)) }
+        };
+        Ok(Self { control_plane: find("weft-control-plane")?, proxy: find("weft-proxy")?, shop: find("weft-shop")? })
+    }
+}
+
+/// `target/<triple>/debug`, given `target/<triple>/debug/deps/mesh-0123456789abcdef`.
+fn beside_this_test() -> Result<PathBuf, Error> {
+    let own = std::env::current_exe().map_err(Error::io("tell where this test is"))?;
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    Ok(if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
+}

@@ -1,0 +1,132 @@
+//! Calls of every protocol, and who may make them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weft_e2e::client::Call;
+use weft_e2e::folder::{mesh_tls, service};
+use weft_e2e::{Mesh, Spec, identity, wait};
+use weft_sandbox::testing::{self, TestResult};
+
+pub(crate) async fn http1_call_between_two_pods_is_mutually_authenticated() -> TestResult {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
+    let client = mesh.add(Spec::client("client")).await?;
+    let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
+    // What the application writes into every answer.
+    let marker = b"weft-shop-plaintext-reviews";
+
+    let (bridge, inside) = (mesh.capture().await?, server.pod().capture().await?);
+    let addresses = mesh.service_addresses("reviews").await?;
+    assert_eq!(
+        addresses.iter().map(|address| address.is_ipv6()).collect::<Vec<_>>(),
+        [false, true],
+        "one of each kind"
+    );
+    for address in addresses {
+        let target = format!("http://{}/reviews", SocketAddr::new(address, 80));
+        let outcome = client.probe(&target, &[]).await?;
+        assert!(outcome.ok, "{target}: {outcome:?}");
+        assert_eq!((outcome.protocol.as_str(), outcome.header("x-replica")), ("HTTP/1.1", "reviews-0"));
+        assert!(outcome.body.contains("weft-shop-plaintext-reviews"));
+    }
+    let (bridge, inside) = (bridge.stop(), inside.stop());
+    assert!(bridge.frames().count() > 0 && bridge.dropped() == 0);
+    assert!(!bridge.contains(marker), "nothing of the answers is readable between the pods");
+    assert!(inside.contains(marker), "counter-proof: it is inside the pod, where the sidecar hands it over");
+
+    let outbound = [("direction", "outbound"), ("destination_service", "mesh/reviews"), ("tls", "mutual")];
+    let of_client = client.metrics().await?;
+    let peer = identity("reviews");
+    let labels = [&outbound[..], &[("peer", &*peer), ("response_class", "2xx")]].concat();
+    assert_eq!(of_client.sum("weft_requests_total", &labels), 2.0, "the caller knows whom it called");
+    assert_eq!(of_client.sum("weft_requests_total", &[]), 2.0);
+    let of_server = server.metrics().await?;
+    let peer = identity("client");
+    let labels = [("direction", "inbound"), ("tls", "mutual"), ("peer", &*peer), ("response_class", "2xx")];
+    assert_eq!(of_server.sum("weft_requests_total", &labels), 2.0, "the called knows who called");
+    Ok(())
+}
+
+pub(crate) async fn every_protocol_passes_two_sidecars() -> TestResult {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[
+        service("catalog", "app: catalog", 80, 8080, "kubernetes.io/h2c"),
+        service("cart", "app: cart", 50051, 50051, "grpc"),
+        service("payments", "app: payments", 50051, 50051, "grpc"),
+        service("notifications", "app: notifications", 80, 8080, "kubernetes.io/ws"),
+        service("queue", "app: queue", 4222, 4222, "tcp"),
+    ])
+    .await?;
+    // So that what arrives has come through both sidecars.
+    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
+    let client = mesh.add(Spec::client("client")).await?;
+    let roles = ["catalog", "cart", "payments", "notifications", "queue"];
+    let mut servers = Vec::new();
+    for role in roles {
+        servers.push(mesh.add(Spec::server(&format!("{role}-0"), role, "v1")).await?);
+    }
+    for (target, protocol, replica) in [
+        ("h2c://catalog/products", "HTTP/2", "catalog-0"),
+        // One message each way; a stream back; one there; both at once.
+        ("grpc://cart:50051/cart", "gRPC", "cart-0"),
+        ("grpc://cart:50051/watch", "gRPC", "cart-0"),
+        ("grpc://payments:50051/batch", "gRPC", "payments-0"),
+        ("grpc://payments:50051/settle", "gRPC", "payments-0"),
+        ("ws://notifications/ws", "WebSocket", "notifications-0"),
+        // The server speaks first.
+        ("tcp://queue:4222", "TCP", "queue-0"),
+    ] {
+        // The second call uses the connection of the first.
+        for outcome in client.probes(target, &["--repeat", "2"]).await? {
+            assert!(outcome.ok, "{target}: {outcome:?}");
+            assert_eq!((outcome.protocol.as_str(), outcome.header("x-replica")), (protocol, replica), "{target}");
+        }
+    }
+    for server in &servers {
+        let metrics = server.metrics().await?;
+        let count = |tls| metrics.sum("weft_connections_total", &[("direction", "inbound"), ("tls", tls)]);
+        assert!(count("mutual") >= 1.0 && count("none") == 0.0, "{}", server.name());
+    }
+    let metrics = client.metrics().await?;
+    let grpc = [("destination_service", "mesh/payments"), ("response_class", "2xx")];
+    assert_eq!(metrics.sum("weft_requests_total", &grpc), 4.0);
+    Ok(())
+}
+
+pub(crate) async fn strict_refuses_a_pod_without_sidecar_and_permissive_serves_it() -> TestResult {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
+    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
+    let client = mesh.add(Spec::client("client")).await?;
+    let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
+    let outsider = mesh.add_outsider("outsider").await?;
+    let call = Call::get("/reviews");
+
+    for address in server.pod().addresses().both() {
+        let answer = call.inside(&outsider, SocketAddr::new(address, 8080)).await;
+        assert!(answer.is_err(), "strict: {address} answered {answer:?}");
+    }
+    let outcome = client.probe("http://reviews/reviews", &[]).await?;
+    assert!(outcome.ok, "counter-proof: a pod with a sidecar is served: {outcome:?}");
+
+    mesh.apply("tls.yaml", &mesh_tls("Permissive")).await?;
+    for address in server.pod().addresses().both() {
+        let address = SocketAddr::new(address, 8080);
+        wait::until(Duration::from_secs(5), "permissive mode serves the pod without sidecar", async || {
+            Ok((call.inside(&outsider, address).await?.status == 200).then_some(()))
+        })
+        .await?;
+    }
+    let metrics = server.metrics().await?;
+    let plain = [("direction", "inbound"), ("tls", "none"), ("peer", ""), ("response_class", "2xx")];
+    assert_eq!(metrics.sum("weft_requests_total", &plain), 2.0, "and says that nobody vouched for the caller");
+
+    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
+    let address = SocketAddr::new(server.pod().v4(), 8080);
+    wait::until(Duration::from_secs(5), "strict mode refuses it again", async || {
+        Ok(call.inside(&outsider, address).await.is_err().then_some(()))
+    })
+    .await?;
+    Ok(())
+}
