@@ -33,7 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use weft_sandbox::Mode;
 
 use self::relay::Relay;
-use self::report::Report;
+use self::report::{Report, StepReport};
 use self::shop::Shop;
 use self::table::Head;
 
@@ -70,6 +70,16 @@ enum Output {
     Json,
 }
 
+impl Output {
+    /// Shows a step as soon as it has been told: on standard output, unless that is for JSON.
+    fn show(self, step: &StepReport) {
+        match self {
+            Self::Text => print!("{step}"),
+            Self::Json => eprint!("{step}"),
+        }
+    }
+}
+
 /// Runs the demo. Call it before the process has a second thread: without root it moves into namespaces of its own.
 ///
 /// # Errors
@@ -94,7 +104,7 @@ async fn once(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let up = began.elapsed();
     eprintln!("{} sidecars are up after {:.1} s", shop.pods().len(), up.as_secs_f64());
     let steps = tokio::select! {
-        steps = story::tell(&shop, &args.steps) => Some(steps),
+        steps = story::tell(&shop, &args.steps, |step| args.output.show(step)) => Some(steps),
         stopped = interrupted() => {
             stopped?;
             None
@@ -104,7 +114,7 @@ async fn once(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let Some(steps) = steps else { return Ok(ExitCode::from(INTERRUPTED)) };
     let report = Report::new(steps, up, began.elapsed());
     match args.output {
-        Output::Text => println!("{report}"),
+        Output::Text => println!("{}", report.summary()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use http::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use weft_cni::redirect::Redirect;
 use weft_sandbox::{Pod, PodSpec, Process, Sandbox};
 
@@ -63,6 +64,8 @@ pub(crate) struct Maker {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) control_plane: Arc<ControlPlane>,
     pub(crate) binaries: Binaries,
+    /// Those that keep applications running.
+    pub(crate) supervisors: TaskTracker,
 }
 
 /// Whether a Service sends requests to a pod.
@@ -88,7 +91,7 @@ impl Maker {
         let mesh_pod = MeshPod { workload, pod, proxy, app: Arc::default() };
         wait::until(START, &format!("the sidecar of {name} to be ready"), || mesh_pod.sidecar_ready()).await?;
         if workload.role != "loadgen" {
-            mesh_pod.start_app(&self.binaries).await?;
+            mesh_pod.start_app(&self.binaries, &self.supervisors).await?;
         }
         self.declare(&mesh_pod.pod, workload, Endpoint::Ready)?;
         Ok(mesh_pod)
@@ -209,9 +212,14 @@ impl MeshPod {
         client::unix(&self.pod.run_dir().join("proxy.sock"), method, path).await
     }
 
+    /// Does not start the application again when it ends.
+    pub(crate) fn forget_app(&self) {
+        self.app.stopping.cancel();
+    }
+
     /// Ends the application at once, and for good.
     pub(crate) async fn kill_app(&self) {
-        self.app.stopping.cancel();
+        self.forget_app();
         let process = self.app.current();
         if let Some(process) = process {
             process.kill();
@@ -221,7 +229,7 @@ impl MeshPod {
 
     /// Asks the application to end, and starts it no more.
     pub(crate) fn terminate_app(&self) {
-        self.app.stopping.cancel();
+        self.forget_app();
         if let Some(process) = self.app.current() {
             process.terminate();
         }
@@ -248,7 +256,7 @@ impl MeshPod {
         ready.and_then(client::Answer::text).map(|_| Some(()))
     }
 
-    async fn start_app(&self, binaries: &Binaries) -> anyhow::Result<()> {
+    async fn start_app(&self, binaries: &Binaries, supervisors: &TaskTracker) -> anyhow::Result<()> {
         let (pod, binary, workload) = (self.pod.clone(), binaries.shop.clone(), self.workload);
         let spawn = move || {
             let mut command = Command::new(&binary);
@@ -267,7 +275,7 @@ impl MeshPod {
             }
         })
         .await?;
-        tokio::spawn(keep_running(self.app.clone(), spawn));
+        supervisors.spawn(keep_running(self.app.clone(), spawn));
         Ok(())
     }
 
@@ -301,7 +309,10 @@ where
     F: Future<Output = Result<Process, weft_sandbox::Error>>,
 {
     while let Some(process) = app.current() {
-        process.wait().await;
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            _ = process.wait() => {}
+        }
         tokio::select! {
             () = app.stopping.cancelled() => return,
             () = tokio::time::sleep(RESTART_DELAY) => {}

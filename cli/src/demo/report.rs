@@ -80,6 +80,12 @@ impl Report {
         let ok = !steps.is_empty() && steps.iter().all(|step| step.ok);
         Self { ok, up_seconds: up.as_secs_f64(), seconds: took.as_secs_f64(), steps }
     }
+
+    /// The verdict in one line.
+    pub(crate) fn summary(&self) -> String {
+        let good = self.steps.iter().filter(|step| step.ok).count();
+        format!("{good} of {} steps observed in {:.0} s", self.steps.len(), self.seconds)
+    }
 }
 
 impl fmt::Display for StepReport {
@@ -96,16 +102,6 @@ impl fmt::Display for StepReport {
             writeln!(formatter, "     ✗ broke off: {error}")?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in &self.steps {
-            writeln!(formatter, "{step}")?;
-        }
-        let good = self.steps.iter().filter(|step| step.ok).count();
-        write!(formatter, "{good} of {} steps observed in {:.0} s", self.steps.len(), self.seconds)
     }
 }
 
@@ -132,7 +128,7 @@ mod tests {
         let step = step(findings, Ok(()));
         assert!(step.ok);
         let report = Report::new(vec![step], Duration::ZERO, Duration::ZERO);
-        assert!(report.ok && report.to_string().contains("1 of 1 steps observed"));
+        assert!(report.ok && report.summary().contains("1 of 1 steps observed"));
     }
 
     #[test]

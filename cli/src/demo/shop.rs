@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::try_join_all;
+use tokio_util::task::TaskTracker;
 use weft_sandbox::{Config, HostEntry, Pod, PodSpec, Sandbox};
 
 use super::control_plane::{Binaries, ControlPlane};
@@ -63,7 +64,8 @@ impl Shop {
         let pod = sandbox.add_pod(PodSpec::named("control-plane")).await?;
         let control_plane = ControlPlane::start(pod, binaries.control_plane.clone(), certificates).await?;
         sandbox.set_hosts(&host_entries(&control_plane).await?)?;
-        let maker = Maker { sandbox, control_plane: Arc::new(control_plane), binaries };
+        let (control_plane, supervisors) = (Arc::new(control_plane), TaskTracker::new());
+        let maker = Maker { sandbox, control_plane, binaries, supervisors };
 
         let wanted = WORKLOADS.iter().flat_map(|workload| {
             (0..workload.replicas).map(|number| maker.make(*workload, format!("{}-{number}", workload.name)))
@@ -136,6 +138,13 @@ impl Shop {
         Ok(self.maker.sandbox.remove_pod(&pod.pod).await?)
     }
 
+    /// Makes one call from the load generators' pod; whether it succeeded.
+    pub(crate) async fn probe(&self, target: &str) -> anyhow::Result<bool> {
+        let mut command = std::process::Command::new(&self.maker.binaries.shop);
+        command.args(["probe", target]);
+        Ok(self.loadgen()?.pod.spawn("probe", command).await?.wait().await.success())
+    }
+
     /// The virtual address of a service.
     pub(crate) async fn service_address(&self, service: &str) -> anyhow::Result<IpAddr> {
         let entries = host_entries(self.control_plane()).await?;
@@ -147,9 +156,14 @@ impl Shop {
 
     /// Ends everything and leaves nothing behind.
     pub(crate) async fn stop(self) {
-        drop(self.pods);
-        let Maker { sandbox, control_plane, .. } = self.maker;
-        drop((control_plane, self.intruder));
+        let Self { maker: Maker { sandbox, control_plane, supervisors, .. }, intruder, .. } = self;
+        // First those who would start again what ends.
+        for pod in self.pods.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+            pod.forget_app();
+        }
+        supervisors.close();
+        supervisors.wait().await;
+        drop((control_plane, intruder));
         match Arc::try_unwrap(sandbox) {
             Ok(sandbox) => sandbox.stop().await,
             // Another handle is left; dropping the last one does the same.

@@ -42,7 +42,7 @@ pub(crate) fn names() -> Vec<&'static str> {
 }
 
 /// Tells the steps chosen, or all if none is; a step that breaks off does not keep the others from being told.
-pub(crate) async fn tell(shop: &Shop, chosen: &[String]) -> Vec<StepReport> {
+pub(crate) async fn tell(shop: &Shop, chosen: &[String], show: impl Fn(&StepReport)) -> Vec<StepReport> {
     let watch = rotation::Watch::begin(shop);
     let mut reports = Vec::new();
     let wanted = STEPS.iter().filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name));
@@ -60,7 +60,7 @@ pub(crate) async fn tell(shop: &Shop, chosen: &[String]) -> Vec<StepReport> {
             _ => rollout::tell(shop, &mut findings).await,
         };
         let report = findings.conclude(name, title, outcome, began.elapsed());
-        eprint!("{report}");
+        show(&report);
         reports.push(report);
         if let Err(error) = settle(shop).await {
             eprintln!("cannot prepare the next step: {error:#}");
@@ -95,9 +95,9 @@ mod tests {
     fn every_edit_of_the_story_fits_the_samples_and_is_valid() {
         let edits: [(&str, &[Replacement]); 6] = [
             ("routes.yaml", &split::HALF),
-            ("traffic.yaml", &[resilience::OUTLIERS_OFF]),
-            ("traffic.yaml", &[resilience::OUTLIERS_OFF, resilience::RETRIES_OFF]),
-            ("traffic.yaml", &[resilience::RETRIES_OFF]),
+            ("traffic.yaml", &[resilience::ROUND_ROBIN, resilience::OUTLIERS_OFF]),
+            ("traffic.yaml", &[resilience::ROUND_ROBIN, resilience::OUTLIERS_OFF, resilience::RETRIES_OFF]),
+            ("traffic.yaml", &[resilience::ROUND_ROBIN, resilience::RETRIES_OFF]),
             ("traffic.yaml", &rollout::RETRIES_OFF_EVERYWHERE),
             ("security.yaml", &intruder::PERMISSIVE),
         ];

@@ -13,6 +13,11 @@ use super::{LEAST_RATE, RATE};
 
 /// The first policy of the file is the catalog's, and the catalog's `attempts` come first.
 pub(super) const RETRIES_OFF: Replacement = ("attempts: 2", "attempts: 0");
+/// Every replica gets its turn: by default the balancer itself avoids one that fails.
+pub(super) const ROUND_ROBIN: Replacement = (
+    "  timeouts: { request: 3s, backendRequest: 1s }",
+    "  timeouts: { request: 3s, backendRequest: 1s }\n  loadBalancing: { algorithm: RoundRobin }",
+);
 pub(super) const OUTLIERS_OFF: Replacement = ("consecutiveErrors: 5", "consecutiveErrors: 0");
 
 /// Crashes over which retries are judged.
@@ -32,7 +37,7 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
 
 /// Outlier detection off, so that the crashing replica keeps its share and retries alone hide it.
 async fn hidden_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findings) -> anyhow::Result<()> {
-    apply(shop, &[OUTLIERS_OFF]).await?;
+    apply(shop, &[ROUND_ROBIN, OUTLIERS_OFF]).await?;
     let sidecar = shop.loadgen()?;
     let before = Samples::of_sidecar(&sidecar.pod).await?;
     shop.catalog.mark("hidden").await?;
@@ -60,7 +65,7 @@ async fn hidden_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findi
 }
 
 async fn visible_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findings) -> anyhow::Result<()> {
-    apply(shop, &[OUTLIERS_OFF, RETRIES_OFF]).await?;
+    apply(shop, &[ROUND_ROBIN, OUTLIERS_OFF, RETRIES_OFF]).await?;
     shop.catalog.mark("visible").await?;
     let crashes = crash(victim, CRASHES).await?;
     let counts = shop.catalog.since("visible").await?;
@@ -84,7 +89,7 @@ async fn ejection(shop: &Shop, victim: &Arc<MeshPod>, replicas: usize, findings:
         format!("{} of {} failed", counts.failed, counts.sent),
     );
 
-    apply(shop, &[RETRIES_OFF]).await?;
+    apply(shop, &[ROUND_ROBIN, RETRIES_OFF]).await?;
     let began = Instant::now();
     // Ejected: a hundred requests in a row without a failure, while the replica fails as before.
     wait::until(LIMIT, "the failing replica to be ejected", || async {
@@ -144,7 +149,7 @@ async fn crash(victim: &Arc<MeshPod>, times: u64) -> anyhow::Result<u64> {
             return Ok(Some(()));
         }
         // Fails while the process is down.
-        let _ = victim.fail("mode=crash&rate=0.3").await;
+        let _ = victim.fail("mode=crash&rate=0.05").await;
         Ok(None)
     })
     .await?;

@@ -62,25 +62,7 @@ async fn look(pods: Vec<Arc<MeshPod>>, seen: Arc<Mutex<BTreeMap<String, BTreeSet
 pub(super) async fn tell(shop: &Shop, watch: &Watch, findings: &mut Findings) -> anyhow::Result<()> {
     shop.everything.mark("rotation").await?;
     shop.everything.rate(RATE).await?;
-    let old_roots = roots(shop).await?;
-    shop.control_plane().rotate_root().await?;
-    // The new root is trusted first and signs later, so that no sidecar ever meets a certificate it cannot check.
-    wait::until(CERTIFICATES * 3, "every sidecar to have a certificate of the new root", || async {
-        for pod in shop.pods() {
-            let issuer = certificates(&pod).await?.issuer;
-            if old_roots.contains(&issuer) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(()))
-    })
-    .await?;
-    let new_roots = roots(shop).await?;
-    findings.measured(
-        new_roots.is_disjoint(&old_roots) && !new_roots.is_empty(),
-        "every sidecar's certificate comes from the new root",
-        format!("{} sidecars", shop.pods().len()),
-    );
+    root(shop, findings).await?;
 
     let fewest = wait::until(CERTIFICATES * 3, "every certificate to be rotated three times", || async {
         let fewest = watch.seen().values().map(|expiries| expiries.len().saturating_sub(1)).min().unwrap_or(0);
@@ -105,23 +87,51 @@ pub(super) async fn tell(shop: &Shop, watch: &Watch, findings: &mut Findings) ->
     Ok(())
 }
 
-/// What a sidecar holds, by its own account.
-struct Certificates {
-    /// The key identifier of the root that signed its certificate.
-    issuer: String,
+/// Replaces the root: the new one is trusted first and signs later, so that no sidecar ever meets a certificate it
+/// cannot check; then the old one is trusted no more.
+async fn root(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+    let old = trusted(shop, |roots| roots.len() == 1, "every sidecar to trust one root").await?;
+    shop.control_plane().rotate_root().await?;
+    let both = trusted(shop, |roots| roots.len() == 2, "every sidecar to trust both roots").await?;
+    let new =
+        trusted(shop, |roots| roots.len() == 1 && roots.is_disjoint(&old), "every sidecar to trust only the new root");
+    let new = new.await?;
+    findings.measured(
+        both.is_superset(&old) && both.is_superset(&new),
+        "the root is replaced: every sidecar trusted the old one, then both, then only the new one",
+        format!("{} → {} in {} sidecars", names(&old), names(&new), shop.pods().len()),
+    );
+    Ok(())
 }
 
-async fn certificates(pod: &MeshPod) -> anyhow::Result<Certificates> {
+/// Waits until every sidecar trusts the same roots and `enough` holds of them; the roots.
+async fn trusted(
+    shop: &Shop,
+    enough: impl Fn(&BTreeSet<String>) -> bool,
+    what: &str,
+) -> anyhow::Result<BTreeSet<String>> {
+    wait::until(CERTIFICATES * 3, what, || async {
+        let mut common = None;
+        for pod in shop.pods() {
+            let roots = roots(&pod).await?;
+            if !enough(&roots) || common.as_ref().is_some_and(|common| *common != roots) {
+                return Ok(None);
+            }
+            common = Some(roots);
+        }
+        Ok(common)
+    })
+    .await
+}
+
+/// The roots that a sidecar trusts, by its own account.
+async fn roots(pod: &MeshPod) -> anyhow::Result<BTreeSet<String>> {
     let answer = pod.sidecar(Method::GET, "/certs").await?.json()?;
-    let issuer = answer["certificates"][0]["issuer"].as_str().context("/certs names no issuer")?.to_owned();
-    Ok(Certificates { issuer })
+    let roots = answer["certificates"][0]["ca_cert"].as_array().context("/certs shows no roots")?;
+    Ok(roots.iter().filter_map(|root| root["subject"].as_str().map(str::to_owned)).collect())
 }
 
-/// The roots that signed the certificates in force.
-async fn roots(shop: &Shop) -> anyhow::Result<BTreeSet<String>> {
-    let mut roots = BTreeSet::new();
-    for pod in shop.pods() {
-        roots.insert(certificates(&pod).await?.issuer);
-    }
-    Ok(roots)
+fn names(roots: &BTreeSet<String>) -> String {
+    let last_word = |name: &String| name.rsplit(' ').next().unwrap_or_default().to_owned();
+    roots.iter().map(last_word).collect::<Vec<_>>().join(", ")
 }
