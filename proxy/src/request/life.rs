@@ -1,13 +1,14 @@
 //! The life of a request, from its head to its record.
 
 use super::attempt::{Answered, Attempt, Failure};
+use super::edge;
 use super::filters::{self, Verdict};
 use super::local::{self, Flag, LocalReply, UNDELIVERED};
 use super::record::Record;
 use super::relay::{Relay, Relayed};
 use super::reply::Reply;
 use super::{Direction, Downstream};
-use crate::http::{Framing, RequestHead, ResponseHead};
+use crate::http::{Framing, RequestHead, ResponseHead, convert};
 use crate::http1::strip_hop_by_hop;
 use crate::observe::RetryOutcome;
 use crate::snapshot::{HttpChain, RouteSource};
@@ -59,6 +60,9 @@ pub async fn serve(
     let _busy = cx.worker.drain.busy();
     let mut record = Record::begin(cx, request);
     let mut body = Replay::new(body, REPLAY_LIMIT);
+    if let Err(answer) = edge::admit(cx.chain, request) {
+        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+    }
 
     // Match.
     let Some(route) = find_route(cx, request) else {
@@ -170,6 +174,11 @@ fn prepare(
         let text = "CONNECT is not enabled for this destination\n";
         return Err(LocalReply::new(403, Flag::NoRoute, text));
     }
+    if upgrade {
+        // Over HTTP/2 a WebSocket has no key; a server on HTTP/1.1 insists on one.
+        let key = [cx.worker.random64().to_ne_bytes(), cx.worker.random64().to_ne_bytes()].concat();
+        convert::websocket::ensure_key(request, key.try_into().unwrap_or_default());
+    }
     strip_hop_by_hop(&mut request.fields, upgrade);
     // Only this proxy's own peers may claim it, and only in responses.
     request.fields.remove(UNDELIVERED);
@@ -197,7 +206,7 @@ enum Stopped {
 
 /// Tries endpoints until one answers well enough, within the policy, the budget and the deadline.
 #[allow(clippy::too_many_arguments)]
-async fn send<'c>(
+async fn send(
     cx: &Context<'_>,
     forward: &Forward,
     cluster: &Arc<Cluster>,

@@ -35,7 +35,6 @@ pub async fn serve(
         max_head_bytes: chain.max_request_head,
         max_fields: chain.max_headers_count,
         accept_http10: chain.accept_http_10,
-        ..Limits::default()
     });
     let mut head = RequestHead::new();
     let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };

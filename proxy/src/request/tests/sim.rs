@@ -176,7 +176,7 @@ pub(super) const APP: &str = "198.18.0.2:8080";
 /// A server that answers each request with `answer` and hands what it received to `seen`.
 pub(super) async fn canned(mut io: DuplexStream, seen: Rc<RefCell<String>>, answer: &'static str) {
     loop {
-        let request = read_until(&mut io, |text| complete(text)).await;
+        let request = read_until(&mut io, complete).await;
         if request.is_empty() {
             return;
         }

@@ -43,6 +43,7 @@ pub struct PoolKey {
 /// One worker's connections.
 #[derive(Default)]
 pub struct Pools {
+    #[allow(clippy::vec_box)] // A connection moves between its pool and requests; the box makes that a pointer's copy.
     http1: RefCell<HashMap<PoolKey, Vec<Box<Http1Connection>>>>,
     http2: RefCell<HashMap<PoolKey, Rc<http2::Slot>>>,
 }
