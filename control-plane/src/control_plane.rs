@@ -245,10 +245,11 @@ async fn follow(
                 continue;
             }
         }
+        let since = tokio::time::Instant::now();
         let configuration = compose(&source.models.borrow_and_update(), &trust.borrow_and_update());
         let cache = cache.clone();
         // Rendering takes milliseconds of CPU: not on the threads that serve.
-        match tokio::task::spawn_blocking(move || cache.update(configuration)).await {
+        match tokio::task::spawn_blocking(move || cache.update(configuration, since)).await {
             Ok(changed) => tracing::debug!(changed, "resources rendered"),
             Err(error) => tracing::error!("rendering failed, the old resources stay: {error}"),
         }

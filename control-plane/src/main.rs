@@ -49,8 +49,12 @@ struct Serve {
     /// Loopback address for /metrics, /ready, /live and /status.
     #[arg(long, default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
-    #[command(flatten)]
-    identity: Identity,
+    /// Trust domain of all identities.
+    #[arg(long, default_value = weft_xds::names::DEFAULT_TRUST_DOMAIN)]
+    trust_domain: String,
+    /// How long certificates are valid. Proxies renew at half of it.
+    #[arg(long, default_value = "24h")]
+    certificate_lifetime: Duration,
     /// How long a new root is trusted before it signs.
     #[arg(long, default_value = "24h")]
     root_overlap: Duration,
@@ -63,16 +67,6 @@ struct Serve {
     /// Serve without TLS; only with a loopback `--listen`.
     #[arg(long)]
     insecure_loopback: bool,
-}
-
-#[derive(Args)]
-struct Identity {
-    /// Trust domain of all identities.
-    #[arg(long, default_value = weft_xds::names::DEFAULT_TRUST_DOMAIN)]
-    trust_domain: String,
-    /// How long certificates are valid.
-    #[arg(long, default_value = "24h")]
-    certificate_lifetime: Duration,
 }
 
 #[derive(Args)]
@@ -103,8 +97,9 @@ struct Ca {
     /// The control plane's state folder; the authority is made there if there is none yet.
     #[arg(long)]
     state: PathBuf,
-    #[command(flatten)]
-    identity: Identity,
+    /// Trust domain, for an authority that is made.
+    #[arg(long, default_value = weft_xds::names::DEFAULT_TRUST_DOMAIN)]
+    trust_domain: String,
 }
 
 fn main() -> ExitCode {
@@ -142,10 +137,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Ca(ca) => {
+            // Nothing is signed or rotated here.
             let settings = Settings {
-                trust_domain: ca.identity.trust_domain,
-                certificate_lifetime: ca.identity.certificate_lifetime.0,
-                // Nothing is rotated here.
+                trust_domain: ca.trust_domain,
+                certificate_lifetime: std::time::Duration::ZERO,
                 root_overlap: std::time::Duration::ZERO,
             };
             let authority = Authority::open(&ca.state, settings, SystemTime::now())?;
@@ -161,7 +156,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn serve(args: Serve) -> anyhow::Result<()> {
-    let mut mesh = MeshConfig { trust_domain: args.identity.trust_domain, ..MeshConfig::default() };
+    let mut mesh = MeshConfig { trust_domain: args.trust_domain, ..MeshConfig::default() };
     if !args.service_range.is_empty() {
         mesh.virtual_ranges = args.service_range;
     }
@@ -172,7 +167,7 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         listen: args.listen,
         admin: args.admin,
         mesh,
-        certificate_lifetime: args.identity.certificate_lifetime.0,
+        certificate_lifetime: args.certificate_lifetime.0,
         root_overlap: args.root_overlap.0,
         insecure_loopback: args.insecure_loopback,
         ..Config::new(args.folder, args.state)

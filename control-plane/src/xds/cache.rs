@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use weft_xds::google::protobuf::Any;
 
 use crate::configuration::Configuration;
@@ -82,7 +83,7 @@ impl Rendered {
 /// Invariant: all lookups between two calls of [`Cache::update`] see one configuration.
 pub(crate) struct Cache {
     state: Mutex<State>,
-    generation: watch::Sender<u64>,
+    changed: watch::Sender<Instant>,
 }
 
 struct State {
@@ -101,13 +102,13 @@ impl Cache {
     pub(crate) fn new(configuration: Configuration) -> Self {
         Self {
             state: Mutex::new(State { configuration, generation: 0, entries: HashMap::new() }),
-            generation: watch::Sender::new(0),
+            changed: watch::Sender::new(Instant::now()),
         }
     }
 
-    /// Wakes when something that someone looked up has changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.generation.subscribe()
+    /// Wakes when something that someone looked up may have changed; says since when.
+    pub(crate) fn changes(&self) -> watch::Receiver<Instant> {
+        self.changed.subscribe()
     }
 
     /// The configuration that lookups see now.
@@ -133,10 +134,11 @@ impl Cache {
         self.configuration().names(kind)
     }
 
-    /// Takes over a new configuration: renders what is in use and may differ. Says how many resources changed.
+    /// Takes over a new configuration, known since `since`: renders what is in use and may differ. Says how many resources
+    /// changed.
     ///
     /// Meant to be called by one task only. Lookups are served from the old configuration meanwhile.
-    pub(crate) fn update(&self, configuration: Configuration) -> usize {
+    pub(crate) fn update(&self, configuration: Configuration, since: Instant) -> usize {
         let (old, keys) = {
             let mut state = self.lock();
             let generation = state.generation;
@@ -169,9 +171,8 @@ impl Cache {
         }
         state.configuration = configuration;
         state.generation += 1;
-        let generation = state.generation;
         drop(state);
-        self.generation.send_replace(generation);
+        self.changed.send_replace(since);
         changed
     }
 

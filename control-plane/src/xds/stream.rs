@@ -68,7 +68,7 @@ pub(crate) async fn serve<D: Dialect>(
             },
             // The sender lives in `shared.cache`.
             _ = changes.changed() => {
-                stream.resources_changed();
+                stream.resources_changed(*changes.borrow_and_update());
                 may_have_more = true;
             }
             room = responses.reserve(), if may_have_more => match room {
@@ -144,8 +144,8 @@ impl<D: Dialect> Serving<D> {
         self.session.receive(kind, D::read(request)).map_err(|error| Status::resource_exhausted(error.to_string()))
     }
 
-    fn resources_changed(&mut self) {
-        self.converging.get_or_insert((Instant::now(), false));
+    fn resources_changed(&mut self, since: Instant) {
+        self.converging.get_or_insert((since, false));
         self.session.resources_changed();
     }
 

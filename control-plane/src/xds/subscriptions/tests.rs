@@ -1,3 +1,5 @@
+mod any_order_of_events;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +9,11 @@ use weft_xds::google::protobuf::Any;
 use super::*;
 use ResourceType::{Cluster, Endpoint, Listener, Route};
 
+type Contents = BTreeMap<(ResourceType, Arc<str>), Arc<Rendered>>;
+
 /// Resources by type and name, whose content is a word.
 #[derive(Default)]
-struct World(RefCell<BTreeMap<(ResourceType, Arc<str>), Arc<Rendered>>>);
+struct World(RefCell<Contents>);
 
 impl World {
     fn of(resources: &[(ResourceType, &str, &str)]) -> Self {
