@@ -22,7 +22,7 @@ use super::keep::Keeper;
 use super::kind::Kind;
 use super::on_demand::{ANSWER_LIMIT, Demand, Lookup, MAX_DESTINATIONS, OnDemand, Question};
 use super::resource::{Applier, Compiler};
-use super::state::{Answer, Record, State};
+use super::state::{Answer, Change, Record, State};
 use crate::admin::ReadyGuard;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
@@ -125,6 +125,8 @@ pub struct Client<C> {
     failures: u32,
     questions: mpsc::UnboundedReceiver<Question>,
     commands: mpsc::UnboundedReceiver<Command>,
+    /// Whether the server said something about listeners since the last publication: an absent one changes nothing in force.
+    listeners_answered: bool,
     /// Whether what is kept in the file is no longer what is in force.
     unsaved: bool,
     housekeeping: Instant,
@@ -191,6 +193,7 @@ impl<C: Connect> Client<C> {
             failures: 0,
             questions,
             commands: commanded,
+            listeners_answered: false,
             unsaved: false,
             housekeeping: now + HOUSEKEEPING,
         };
@@ -268,6 +271,7 @@ impl<C: Connect> Client<C> {
                     *answered = true;
                 }
                 self.failures = 0;
+                self.listeners_answered |= response.type_url == Kind::Listener.type_url();
                 self.state.received(*response, now);
             }
             Event::Lost(status) => {
@@ -323,10 +327,19 @@ impl<C: Connect> Client<C> {
     /// Puts changes in force, and answers those who waited for them.
     fn publish(&mut self, now: Instant) {
         let changes = self.state.take_changes();
+        // What is known of destinations changes with listeners only; endpoints, which change most, need no look at each of them.
+        let is_listener = |change: &Change<_>| {
+            matches!(change, Change::Set((Kind::Listener, _), _) | Change::Removed((Kind::Listener, _)))
+        };
+        let destinations_changed = std::mem::take(&mut self.listeners_answered) || changes.iter().any(is_listener);
         if !changes.is_empty() {
             self.unsaved = true;
             let demand = &mut self.demand;
             self.applier.apply(changes, |destination, old, new| demand.replaced(destination, old, new));
+        }
+        self.become_ready();
+        if !destinations_changed {
+            return;
         }
         let destinations: Vec<SocketAddr> = self.demand.destinations().collect();
         let (mut appeared, mut gone) = (Vec::new(), Vec::new());
@@ -354,7 +367,6 @@ impl<C: Connect> Client<C> {
         for destination in destinations {
             self.answer(destination);
         }
-        self.become_ready();
     }
 
     fn answer(&mut self, destination: SocketAddr) {

@@ -9,6 +9,7 @@
 //! - [`record`]: what is counted when it is over.
 
 pub mod attempt;
+mod edge;
 pub mod filters;
 pub mod life;
 pub mod local;

@@ -26,8 +26,6 @@ pub struct HttpChain {
     pub default_host_for_http_10: Option<Arc<str>>,
     /// Whether HTTP/1.1 trailers are passed on (`http_protocol_options.enable_trailers`); otherwise they are dropped.
     pub enable_trailers: bool,
-    /// Whether an absolute-form target is accepted and its authority used (`allow_absolute_url`, true where unset).
-    pub allow_absolute_url: bool,
     /// HTTP/2 settings.
     pub h2: Http2Options,
     /// Upgrades that are let through (`upgrade_configs`).
@@ -36,46 +34,14 @@ pub struct HttpChain {
     pub proxy_100_continue: bool,
     /// Close a connection without requests after this long (`common_http_protocol_options.idle_timeout`, 1 h where unset); `None` never.
     pub idle_timeout: Option<Duration>,
-    /// Close a connection after this long whatever it does (`max_connection_duration`); `None` never.
-    pub max_connection_duration: Option<Duration>,
-    /// Most requests on one connection (`max_requests_per_connection`); `None` is no limit.
-    pub max_requests_per_connection: Option<u32>,
-    /// From the first byte of a request to its last (`request_timeout`); `None` never.
-    pub request_timeout: Option<Duration>,
     /// From the first byte of a request to the end of its head (`request_headers_timeout`); `None` never.
     pub request_headers_timeout: Option<Duration>,
     /// Longest time without a byte in either direction of a stream (`stream_idle_timeout`, 5 min where unset); `None` never.
     pub stream_idle_timeout: Option<Duration>,
-    /// Longest life of a stream (`common_http_protocol_options.max_stream_duration`); `None` never.
-    pub max_stream_duration: Option<Duration>,
-    /// Between the two GOAWAYs of a drain (`drain_timeout`, 5 s where unset).
-    pub drain_timeout: Duration,
     /// After an early answer, how long to keep reading before the close (`delayed_close_timeout`, 1 s where unset); `None` closes at once.
     pub delayed_close_timeout: Option<Duration>,
     /// Names whose underscore makes a request refused, a field dropped, or nothing (`headers_with_underscores_action`).
     pub underscores: UnderscoreAction,
-    /// What to do with the `server` field of a response (`server_header_transformation`).
-    pub server_header: ServerHeader,
-    /// The value for `server` (`server_name`, `envoy` in Envoy; `weft` here).
-    pub server_name: Arc<str>,
-    /// Appended to `via`, both ways (`via`).
-    pub via: Option<Arc<str>>,
-    /// Whether this proxy is an edge that sets `x-forwarded-for` and `x-forwarded-proto` from the peer (`use_remote_address`).
-    pub use_remote_address: bool,
-    /// Trusted proxies in front (`xff_num_trusted_hops`).
-    pub xff_num_trusted_hops: u32,
-    /// Leave `x-forwarded-for` as it is (`skip_xff_append`).
-    pub skip_xff_append: bool,
-    /// Make an `x-request-id` where there is none (`generate_request_id`, true where unset).
-    pub generate_request_id: bool,
-    /// Keep a caller's `x-request-id` at the edge (`preserve_external_request_id`).
-    pub preserve_external_request_id: bool,
-    /// Resolve `.`, `..` and escapes before matching, as RFC 3986 says (`normalize_path`); false leaves the path byte for byte.
-    pub normalize_path: bool,
-    /// Join runs of slashes before matching (`merge_slashes`).
-    pub merge_slashes: bool,
-    /// A malformed message closes only its stream, not the connection (`stream_error_on_invalid_http_message`).
-    pub stream_error_on_invalid_message: bool,
 }
 
 /// Which HTTP version a connection speaks.
@@ -119,10 +85,6 @@ pub struct Http2Options {
     pub max_concurrent_streams: u32,
     /// Whether extended CONNECT (RFC 8441) is offered (`allow_connect`).
     pub allow_connect: bool,
-    /// Time between keep-alive PINGs (`connection_keepalive.interval`); `None` sends none.
-    pub keepalive_interval: Option<Duration>,
-    /// How long a PING may stay unanswered (`connection_keepalive.timeout`).
-    pub keepalive_timeout: Duration,
 }
 
 /// Upgrades that a chain lets through; anything else is answered 403 as in Envoy.
@@ -161,18 +123,6 @@ pub enum UnderscoreAction {
     DropHeader,
 }
 
-/// What to do with a response's `server` field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ServerHeader {
-    /// Set it to [`HttpChain::server_name`].
-    #[default]
-    Overwrite,
-    /// Set it only where the response has none.
-    AppendIfAbsent,
-    /// Leave the response as it is.
-    PassThrough,
-}
-
 /// A compiled `TcpProxy`.
 #[derive(Debug)]
 pub struct TcpChain {
@@ -184,8 +134,6 @@ pub struct TcpChain {
     pub idle_timeout: Option<Duration>,
     /// Connect attempts before the connection is given up (`max_connect_attempts`, 1 where unset).
     pub max_connect_attempts: u32,
-    /// Longest life of a relay (`max_downstream_connection_duration`); `None` never.
-    pub max_duration: Option<Duration>,
     /// Prefix of statistics' names (`stat_prefix`).
     pub stat_prefix: Arc<str>,
 }

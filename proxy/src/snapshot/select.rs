@@ -169,7 +169,6 @@ mod tests {
             total_weight: 1,
             idle_timeout: None,
             max_connect_attempts: 1,
-            max_duration: None,
             stat_prefix: "".into(),
         };
         Arc::new(FilterChain {

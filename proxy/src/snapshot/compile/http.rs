@@ -10,18 +10,19 @@ use weft_xds::envoy::extensions::filters::http::fault::v3::HttpFault;
 use weft_xds::envoy::extensions::filters::http::rbac::v3::Rbac as HttpRbac;
 use weft_xds::envoy::extensions::filters::http::router::v3::Router;
 use weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+    CodecType, RouteSpecifier, UpgradeConfig,
 };
 use weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter as FilterMessage,
 };
+use weft_xds::google::protobuf;
 use weft_xds::{FieldError, any, unpack};
 
 use super::Needs;
-use super::fields::{ONE_HOUR, duration, flag, join, limit, number, text, unsupported};
+use super::fields::{ONE_HOUR, flag, join, limit, number, text, unsupported};
 use super::listener::rds_name;
-use crate::snapshot::chain::{ServerHeader, UnderscoreAction};
+use crate::snapshot::chain::UnderscoreAction;
 use crate::snapshot::{Codec, Http2Options, HttpChain, HttpFilter, RouteSource, Upgrades};
 
 /// Envoy's `max_request_headers_kb` where unset, and the most it allows.
@@ -31,8 +32,6 @@ const MOST_REQUEST_HEADERS_KB: u32 = 8192;
 const MAX_HEADERS_COUNT: u32 = 100;
 /// Envoy's `stream_idle_timeout` where unset.
 const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
-/// Envoy's `drain_timeout` where unset.
-const DRAIN: Duration = Duration::from_secs(5);
 /// Envoy's `delayed_close_timeout` where unset.
 const DELAYED_CLOSE: Duration = Duration::from_secs(1);
 /// Envoy's HTTP/2 windows where unset, since 1.35: 16 MiB a stream, 24 MiB a connection. The protocol's bounds are 65,535 and 2^31 - 1.
@@ -82,9 +81,7 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
     let http1 = message.http_protocol_options.clone().unwrap_or_default();
     let (http1_path, http2_path) = (join(path, "http_protocol_options"), join(path, "http2_protocol_options"));
     refuse_unsupported_http1(&http1, &http1_path)?;
-    let (h2, h2_stream_error) =
-        http2_options(&message.http2_protocol_options.clone().unwrap_or_default(), &http2_path)?;
-    let stream_error_on_invalid_message = flag(message.stream_error_on_invalid_http_message.as_ref(), h2_stream_error);
+    let h2 = http2_options(&message.http2_protocol_options.clone().unwrap_or_default(), &http2_path)?;
     Ok(HttpChain {
         codec,
         routes,
@@ -108,19 +105,10 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
         accept_http_10: http1.accept_http_10,
         default_host_for_http_10: text(&http1.default_host_for_http_10),
         enable_trailers: http1.enable_trailers,
-        allow_absolute_url: flag(http1.allow_absolute_url.as_ref(), true),
         h2,
         upgrades: upgrades(&message.upgrade_configs, &join(path, "upgrade_configs"))?,
         proxy_100_continue: message.proxy_100_continue,
         idle_timeout: limit(common.idle_timeout.as_ref(), Some(ONE_HOUR), &common_path, "idle_timeout")?,
-        max_connection_duration: limit(
-            common.max_connection_duration.as_ref(),
-            None,
-            &common_path,
-            "max_connection_duration",
-        )?,
-        max_requests_per_connection: common.max_requests_per_connection.map(|max| max.value).filter(|max| *max != 0),
-        request_timeout: limit(message.request_timeout.as_ref(), None, path, "request_timeout")?,
         request_headers_timeout: limit(
             message.request_headers_timeout.as_ref(),
             None,
@@ -133,11 +121,6 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
             path,
             "stream_idle_timeout",
         )?,
-        max_stream_duration: limit(common.max_stream_duration.as_ref(), None, &common_path, "max_stream_duration")?,
-        drain_timeout: match &message.drain_timeout {
-            Some(value) => duration(value, path, "drain_timeout")?,
-            None => DRAIN,
-        },
         delayed_close_timeout: limit(
             message.delayed_close_timeout.as_ref(),
             Some(DELAYED_CLOSE),
@@ -145,22 +128,6 @@ pub(super) fn compile(message: &HttpConnectionManager, path: &str, needs: &mut N
             "delayed_close_timeout",
         )?,
         underscores: underscores(&common, &common_path)?,
-        server_header: match ServerHeaderTransformation::try_from(message.server_header_transformation) {
-            Ok(ServerHeaderTransformation::Overwrite) => ServerHeader::Overwrite,
-            Ok(ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
-            Ok(ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
-            Err(_) => return Err(FieldError::new(join(path, "server_header_transformation"), "is not a known value")),
-        },
-        server_name: text(&message.server_name).unwrap_or_else(|| "envoy".into()),
-        via: text(&message.via),
-        use_remote_address: flag(message.use_remote_address.as_ref(), false),
-        xff_num_trusted_hops: message.xff_num_trusted_hops,
-        skip_xff_append: message.skip_xff_append,
-        generate_request_id: flag(message.generate_request_id.as_ref(), true),
-        preserve_external_request_id: message.preserve_external_request_id,
-        normalize_path: flag(message.normalize_path.as_ref(), false),
-        merge_slashes: message.merge_slashes,
-        stream_error_on_invalid_message,
     })
 }
 
@@ -173,6 +140,11 @@ pub(crate) fn clusters_of(table: &RouteTable) -> impl Iterator<Item = Arc<str>> 
             Action::Redirect(_) | Action::Direct { .. } => &[],
         })
         .map(|choice| choice.name.clone())
+}
+
+/// Whether a time limit is on: zero is none.
+fn is_set(limit: Option<&protobuf::Duration>) -> bool {
+    limit.is_some_and(|limit| limit.seconds != 0 || limit.nanos != 0)
 }
 
 fn refuse_unsupported(message: &HttpConnectionManager, path: &str) -> Result<(), FieldError> {
@@ -203,6 +175,12 @@ fn refuse_unsupported(message: &HttpConnectionManager, path: &str) -> Result<(),
         (message.forward_proto_config.is_some(), "forward_proto_config"),
         (message.strip_port_mode.is_some(), "strip_any_host_port"),
         (message.drain_timeout_jitter.is_some(), "drain_timeout_jitter"),
+        (flag(message.use_remote_address.as_ref(), false), "use_remote_address"),
+        (message.xff_num_trusted_hops != 0, "xff_num_trusted_hops"),
+        (!message.via.is_empty(), "via"),
+        (flag(message.normalize_path.as_ref(), false), "normalize_path"),
+        (message.merge_slashes, "merge_slashes"),
+        (is_set(message.request_timeout.as_ref()), "request_timeout"),
         (message.stream_flush_timeout.is_some(), "stream_flush_timeout"),
         (message.http1_safe_max_connection_duration, "http1_safe_max_connection_duration"),
     ] {
@@ -210,14 +188,23 @@ fn refuse_unsupported(message: &HttpConnectionManager, path: &str) -> Result<(),
     }
     let common = message.common_http_protocol_options.unwrap_or_default();
     let common_path = join(path, "common_http_protocol_options");
-    unsupported(common.max_response_headers_kb.is_some(), &common_path, "max_response_headers_kb")?;
-    unsupported(common.max_connection_duration_jitter.is_some(), &common_path, "max_connection_duration_jitter")
+    for (set, field) in [
+        (common.max_response_headers_kb.is_some(), "max_response_headers_kb"),
+        (common.max_connection_duration_jitter.is_some(), "max_connection_duration_jitter"),
+        (is_set(common.max_connection_duration.as_ref()), "max_connection_duration"),
+        (common.max_requests_per_connection.is_some_and(|max| max.value != 0), "max_requests_per_connection"),
+        (is_set(common.max_stream_duration.as_ref()), "max_stream_duration"),
+    ] {
+        unsupported(set, &common_path, field)?;
+    }
+    Ok(())
 }
 
 fn refuse_unsupported_http1(http1: &Http1ProtocolOptions, path: &str) -> Result<(), FieldError> {
     // Names always keep the case they came with, which is what `header_key_format` is there for; any method token is accepted.
     for (set, field) in [
         (http1.allow_chunked_length, "allow_chunked_length"),
+        (!flag(http1.allow_absolute_url.as_ref(), true), "allow_absolute_url"),
         (http1.send_fully_qualified_url, "send_fully_qualified_url"),
         (
             http1.override_stream_error_on_invalid_http_message.is_some(),
@@ -230,19 +217,17 @@ fn refuse_unsupported_http1(http1: &Http1ProtocolOptions, path: &str) -> Result<
     Ok(())
 }
 
-/// The options, and whether an invalid message ends only its stream.
-fn http2_options(message: &Http2ProtocolOptions, path: &str) -> Result<(Http2Options, bool), FieldError> {
+fn http2_options(message: &Http2ProtocolOptions, path: &str) -> Result<Http2Options, FieldError> {
     for (set, field) in [
         (message.hpack_table_size.as_ref().is_some_and(|size| size.value != 4096), "hpack_table_size"),
         (message.allow_metadata, "allow_metadata"),
         (!message.custom_settings_parameters.is_empty(), "custom_settings_parameters"),
         (message.max_header_field_size_kb.is_some(), "max_header_field_size_kb"),
+        (message.connection_keepalive.is_some(), "connection_keepalive"),
     ] {
         unsupported(set, path, field)?;
     }
-    let keepalive = message.connection_keepalive.as_ref();
-    let keepalive_path = join(path, "connection_keepalive");
-    let options = Http2Options {
+    Ok(Http2Options {
         initial_stream_window: number(
             message.initial_stream_window_size.as_ref(),
             STREAM_WINDOW,
@@ -265,13 +250,7 @@ fn http2_options(message: &Http2ProtocolOptions, path: &str) -> Result<(Http2Opt
             "max_concurrent_streams",
         )?,
         allow_connect: message.allow_connect,
-        keepalive_interval: limit(keepalive.and_then(|k| k.interval.as_ref()), None, &keepalive_path, "interval")?,
-        keepalive_timeout: limit(keepalive.and_then(|k| k.timeout.as_ref()), None, &keepalive_path, "timeout")?
-            .unwrap_or(Duration::from_secs(20)),
-    };
-    let own = message.override_stream_error_on_invalid_http_message.as_ref();
-    #[allow(deprecated)] // The older field counts where the newer is unset.
-    Ok((options, flag(own, message.stream_error_on_invalid_http_messaging)))
+    })
 }
 
 fn underscores(common: &HttpProtocolOptions, path: &str) -> Result<UnderscoreAction, FieldError> {

@@ -69,6 +69,8 @@ pub fn compile_listener(message: &proto::Listener) -> Result<CompiledListener, F
         None
     };
     let inspection = inspection(message, binds)?;
+    // A socket of one's own is connected to directly; only a sidecar's ports get redirected connections.
+    unsupported(binds && inspection.original_destination, "", "use_original_dst")?;
     if message.filter_chains.is_empty() && message.default_filter_chain.is_none() {
         return Err(FieldError::missing("filter_chains", "give at least one, or a default_filter_chain"));
     }

@@ -83,10 +83,7 @@ fn unset_http_fields_hold_envoys_defaults() {
     assert_eq!(chain.max_headers_count, 100);
     assert_eq!(chain.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(chain.stream_idle_timeout, Some(Duration::from_secs(300)));
-    assert_eq!(chain.request_timeout, None);
     assert_eq!(chain.request_headers_timeout, None);
-    assert_eq!(chain.max_stream_duration, None);
-    assert_eq!(chain.drain_timeout, Duration::from_secs(5));
     assert!(!chain.accept_http_10 && !chain.enable_trailers && !chain.h2.allow_connect && !chain.proxy_100_continue);
     assert_eq!(chain.h2.max_concurrent_streams, 1024);
     assert!(chain.filters.is_empty());
@@ -103,7 +100,7 @@ fn set_http_fields_are_taken() {
       http_protocol_options: {accept_http_10: true, default_host_for_http_10: old.example, enable_trailers: true}
       http2_protocol_options: {initial_stream_window_size: 65536, allow_connect: true}
       stream_idle_timeout: 0s
-      request_timeout: 2.5s
+      request_headers_timeout: 2.5s
       upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: CONNECT}, {upgrade_type: spdy/3.1, enabled: false}]
       proxy_100_continue: true
 "#,
@@ -113,7 +110,7 @@ fn set_http_fields_are_taken() {
     assert_eq!(chain.max_headers_count, 7);
     assert_eq!(chain.idle_timeout, None, "0s switches the limit off");
     assert_eq!(chain.stream_idle_timeout, None);
-    assert_eq!(chain.request_timeout, Some(Duration::from_millis(2500)));
+    assert_eq!(chain.request_headers_timeout, Some(Duration::from_millis(2500)));
     assert_eq!(chain.default_host_for_http_10.as_deref(), Some("old.example"));
     assert!(chain.accept_http_10 && chain.enable_trailers && chain.h2.allow_connect && chain.proxy_100_continue);
     assert_eq!(chain.h2.initial_stream_window, 65_536);
@@ -129,7 +126,13 @@ fn what_is_refused_names_the_fields_path() {
     for (yaml, path) in [
         (with("      codec_type: HTTP3"), "codec_type"),
         (with("      strip_any_host_port: true"), "strip_any_host_port"),
-        (with("      request_timeout: -1s"), "request_timeout"),
+        (with("      request_headers_timeout: -1s"), "request_headers_timeout"),
+        (with("      request_timeout: 1s"), "request_timeout"),
+        (with("      via: x"), "via"),
+        (
+            with("      common_http_protocol_options: {max_stream_duration: 1s}"),
+            "common_http_protocol_options.max_stream_duration",
+        ),
         (with("      max_request_headers_kb: 9000"), "max_request_headers_kb"),
         (
             with("      http2_protocol_options: {initial_stream_window_size: 5}"),
