@@ -1,8 +1,8 @@
-//! Products and prices, over HTTP/2 without TLS.
+//! Products and prices, over HTTP/2 without TLS: `GET /products`, `GET /products/SKU`, `POST /search`.
 
 use std::process::ExitCode;
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -30,6 +30,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn respond(request: &Request<Incoming>, identity: &Identity) -> Response<Body> {
     let path = request.uri().path();
+    // The same goods, asked for by a method that nobody may repeat on his own (RFC 9110 §9.2.2).
+    let path = if (request.method(), path) == (&Method::POST, "/search") { "/products" } else { path };
     match path.strip_prefix("/products") {
         Some("") | Some("/") => server::json(
             StatusCode::OK,

@@ -55,6 +55,26 @@ impl Samples {
     }
 }
 
+/// Retries of a sidecar's requests to one service between two scrapes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retries {
+    /// Made, whatever came of them.
+    pub(crate) made: f64,
+    /// Not made because the budget was used up.
+    pub(crate) over_budget: f64,
+}
+
+impl Retries {
+    pub(crate) fn between(before: &Samples, after: &Samples, service: &str) -> Self {
+        let counted = |outcome| {
+            let labels = [("destination_service", service), ("outcome", outcome)];
+            let name = "weft_request_retries_total";
+            after.sum(name, &labels) - before.sum(name, &labels)
+        };
+        Self { made: counted("success") + counted("failure"), over_budget: counted("over_budget") }
+    }
+}
+
 fn parse_line(line: &str) -> Option<Sample> {
     let (name, rest) = match line.find(['{', ' ']) {
         Some(end) => line.split_at(end),

@@ -52,7 +52,7 @@ pub(crate) struct Shop {
     pub(crate) everything: Load,
     /// `GET` to reviews, whose route splits by version.
     pub(crate) reviews: Load,
-    /// HTTP/2 to catalog, which has three replicas.
+    /// HTTP/2 to catalog, which has three replicas; `POST`, so that nobody repeats a request who was not told to.
     pub(crate) catalog: Load,
 }
 
@@ -82,7 +82,7 @@ impl Shop {
         let (everything, reviews, catalog) = tokio::try_join!(
             Load::start(&loadgen, binary, "everything", &EVERYTHING),
             Load::start(&loadgen, binary, "reviews", &["http://reviews/reviews"]),
-            Load::start(&loadgen, binary, "catalog", &["h2c://catalog/products"]),
+            Load::start(&loadgen, binary, "catalog", &["POST h2c://catalog/search"]),
         )?;
         Ok(Self {
             pods: Mutex::new(pods.into_iter().map(|pod| (pod.name().to_owned(), Arc::new(pod))).collect()),

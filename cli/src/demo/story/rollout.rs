@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::try_join;
 use http::Method;
 
+use super::super::observe::{Retries, Samples};
 use super::super::pod::{Endpoint, MeshPod};
 use super::super::report::Findings;
 use super::super::shop::Shop;
@@ -38,15 +39,21 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
         load.until("rollout", GRACE, "requests before the restart", |counts| counts.ok >= 50).await?;
     }
 
+    let sidecar = shop.loadgen()?;
+    let scraped = Samples::of_sidecar(&sidecar.pod).await?;
     let (first, second) = try_join(roll(shop, ROLLED[0]), roll(shop, ROLLED[1])).await?;
     let replaced = first + second;
     let mut after = BTreeSet::new();
-    for (load, name) in [(&shop.catalog, ROLLED[0]), (&shop.reviews, "reviews")] {
+    let scrapes = (scraped, Samples::of_sidecar(&sidecar.pod).await?);
+    for (load, name) in [(&shop.catalog, ROLLED[0]), (&shop.reviews, ROLLED[1])] {
         let counts = load.since("rollout").await?;
         findings.measured(
             counts.failed == 0 && counts.rate() >= LEAST_RATE,
             format!("failed requests to {name} while its pods were replaced"),
-            counts.verdict(),
+            {
+                let retries = Retries::between(&scrapes.0, &scrapes.1, &format!("shop/{name}"));
+                format!("{}; {} retries, {} over budget", counts.verdict(), retries.made, retries.over_budget)
+            },
         );
         load.mark("after").await?;
         let counts = load.until("after", GRACE, "requests afterwards", |counts| counts.sent >= 200).await?;

@@ -19,6 +19,9 @@ use super::{EDIT_LIMIT, LEAST_RATE};
 /// Requests over which a split is measured.
 const SAMPLE: u64 = 2_000;
 
+/// Requests while the file is broken: enough to see a change, in two seconds.
+const BROKEN_SAMPLE: u64 = 600;
+
 /// Requests per second: a sample in about seven seconds.
 const SPLIT_RATE: f64 = 300.0;
 
@@ -39,7 +42,7 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
     let control_plane = shop.control_plane();
     shop.reviews.mark("whole").await?;
     shop.reviews.rate(SPLIT_RATE).await?;
-    let first = sample(shop, "ninety").await?;
+    let first = sample(shop, "ninety", SAMPLE).await?;
     let (fits, seen) = judge(&first, 0.10);
     findings.measured(fits, "reviews v2's share at 90/10", seen);
 
@@ -50,7 +53,7 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
     .await?;
     let named = problem.contains("weight") && problem.contains("-90");
     findings.measured(named, "a broken edit is reported with its field and value", problem);
-    let during = sample(shop, "broken").await?;
+    let during = sample(shop, "broken", BROKEN_SAMPLE).await?;
     let (fits, seen) = judge(&during, 0.10);
     findings.measured(fits, "the split while the file is broken", seen);
 
@@ -72,7 +75,7 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
         format!("{:.0} ms", delay.as_secs_f64() * 1000.0),
     );
 
-    let second = sample(shop, "half").await?;
+    let second = sample(shop, "half", SAMPLE).await?;
     let (fits, seen) = judge(&second, 0.50);
     findings.measured(fits, "reviews v2's share at 50/50", seen);
     let (fits_old, _) = judge(&second, 0.10);
@@ -92,10 +95,10 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
 
 const TESTER: (&str, &str) = ("x-shop-cohort", "beta");
 
-async fn sample(shop: &Shop, mark: &str) -> anyhow::Result<Counts> {
+async fn sample(shop: &Shop, mark: &str, size: u64) -> anyhow::Result<Counts> {
     shop.reviews.mark(mark).await?;
     let limit = Duration::from_secs(40);
-    shop.reviews.until(mark, limit, "2,000 requests to reviews", |counts| counts.ok >= SAMPLE).await
+    shop.reviews.until(mark, limit, "enough requests to reviews", |counts| counts.ok >= size).await
 }
 
 /// Whether v2's share lies within the tolerance around `weight`, and how to say it.
@@ -104,7 +107,7 @@ fn judge(counts: &Counts, weight: f64) -> (bool, String) {
     let total = (v1 + v2).max(1) as f64;
     let share = v2 as f64 / total;
     let tolerance = STANDARD_ERRORS * (weight * (1.0 - weight) / total).sqrt();
-    let fits = v1 + v2 >= SAMPLE && (share - weight).abs() <= tolerance;
+    let fits = (share - weight).abs() <= tolerance;
     (fits, format!("{:.1} % of {total} (expected {:.0} ± {:.1} %)", share * 100.0, weight * 100.0, tolerance * 100.0))
 }
 
