@@ -136,13 +136,12 @@ async fn watch(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let page = relay::free_or_any(args.port, |on| sandbox.publish(on, web))?;
     let status = Relay::start(sandbox, shop.control_plane().pod(), 15014)?;
     shop.everything.rate(RATE).await?;
-    let routes = shop.control_plane().folder().path().join("routes.yaml");
     let head = Head {
         lines: vec![
             ("Shop", format!("http://{}/   (open it in a browser)", page.address())),
             ("Control plane", format!("http://{}/status   (or: weft status)", status.address())),
             ("Folder to edit", shop.control_plane().folder().path().display().to_string()),
-            ("Try", format!("sed -i 's/weight: 90/weight: 50/; s/weight: 10/weight: 50/' {}", routes.display())),
+            ("Try", "in routes.yaml there, make both weights 50, save, and watch reviews-v2 below".to_owned()),
             ("Logs", shop.maker.sandbox.log_directory().display().to_string()),
             ("Up after", format!("{:.1} s, {} sidecars", began.elapsed().as_secs_f64(), shop.pods().len())),
         ],

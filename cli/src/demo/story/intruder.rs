@@ -19,8 +19,8 @@ pub(super) const PERMISSIVE: [Replacement; 1] = [("mode: Strict", "mode: Permiss
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
-    shop.everything.mark("intruder").await?;
     shop.everything.rate(RATE).await?;
+    shop.everything.mark("intruder").await?;
     let doors = doors(shop);
     let (front, others): (Vec<_>, Vec<_>) = doors.into_iter().partition(|door| door.role == "web");
 

@@ -51,7 +51,7 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
     let waited = asked.elapsed();
     let flag = answer.header("x-weft-flag").to_owned();
     findings.measured(
-        flag == "NC" && waited <= UNKNOWN + Duration::from_millis(500),
+        flag == "NC" && waited <= UNKNOWN + Duration::from_secs(1),
         "a destination called for the first time during the outage",
         format!("{} with flag {flag:?} after {:.2} s: {}", answer.status, waited.as_secs_f64(), answer.body.trim()),
     );

@@ -60,8 +60,8 @@ async fn look(pods: Vec<Arc<MeshPod>>, seen: Arc<Mutex<BTreeMap<String, BTreeSet
 }
 
 pub(super) async fn tell(shop: &Shop, watch: &Watch, findings: &mut Findings) -> anyhow::Result<()> {
-    shop.everything.mark("rotation").await?;
     shop.everything.rate(RATE).await?;
+    shop.everything.mark("rotation").await?;
     root(shop, findings).await?;
 
     let fewest = wait::until(CERTIFICATES * 3, "every certificate to be rotated three times", || async {

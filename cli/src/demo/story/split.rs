@@ -40,8 +40,8 @@ pub(super) const BROKEN: [Replacement; 1] = [("weight: 90", "weight: -90")];
 
 pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
     let control_plane = shop.control_plane();
-    shop.reviews.mark("whole").await?;
     shop.reviews.rate(SPLIT_RATE).await?;
+    shop.reviews.mark("whole").await?;
     let first = sample(shop, "ninety", SAMPLE).await?;
     let (fits, seen) = judge(&first, 0.10);
     findings.measured(fits, "reviews v2's share at 90/10", seen);
