@@ -59,13 +59,13 @@ fn a_bad_file_is_told_with_line_and_field_and_exit_code_1() {
     let output = weft(&["validate", &file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let line = text(&output.stdout);
-    assert!(line.starts_with(&format!("{file}:14: Service shop/web: spec.ports[0].targetPort: ")), "{line}");
+    assert!(line.starts_with(&format!("{file}:13: Service shop/web: spec.ports[0].targetPort: ")), "{line}");
     assert!(text(&output.stderr).ends_with("not valid: 1 error\n"), "{output:?}");
 
     let output = weft(&["validate", &file, "-o", "json"]);
     assert_eq!(output.status.code(), Some(1));
     let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(problems[0]["line"], 14);
+    assert_eq!(problems[0]["line"], 13);
     assert_eq!(problems[0]["severity"], "error");
 }
 

@@ -156,6 +156,10 @@ impl ControlPlane {
         } else {
             Some(Arc::new(Serving::new(authority.clone(), xds_addr.ip())?))
         };
+        {
+            let (authority, stop) = (authority.clone(), stop.clone());
+            tasks.spawn(async move { authority.maintain(stop).await });
+        }
         if let Some(serving) = serving.clone() {
             let stop = stop.clone();
             tasks.spawn(async move { serving.maintain(stop).await });

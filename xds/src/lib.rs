@@ -6,7 +6,6 @@
 //! | [`names`] | every resource name, ALPN name and metadata key; [`names::SpiffeId`] and [`names::PodName`] |
 //! | [`identity`] | the certificate signing service |
 //! | [`any`] | type URLs; messages in and out of `google.protobuf.Any` |
-//! | [`canonical`] | one encoding for equal messages, so that a version can be a hash |
 //! | [`metadata`] | reading and writing `google.protobuf.Struct` |
 //! | [`field`] | errors that name a field by its path |
 //! | [`support`] | which fields of Envoy's messages are enforced, ignored or refused, and the check |
@@ -15,7 +14,6 @@
 //! Invariant: a descriptor pool (megabytes) lives only while [`yaml`] converts something.
 
 pub mod any;
-pub mod canonical;
 pub mod field;
 pub mod metadata;
 pub mod names;

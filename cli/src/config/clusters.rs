@@ -7,10 +7,10 @@ use super::dump::{Dump, list, text, type_name};
 use crate::output::Table;
 
 pub(crate) fn table(dump: &Dump<'_>) -> String {
-    let mut table = Table::new(["CLUSTER", "TYPE", "BALANCER", "PROTOCOL", "TLS", "OUTLIERS", "VERSION"]);
+    let mut table = Table::new(["CLUSTER", "TYPE", "BALANCER", "PROTOCOL", "TLS", "EJECTS", "VERSION"]);
     for entry in dump.clusters() {
         let cluster = entry.resource;
-        let outliers = if cluster["outlier_detection"].is_object() { "ejected" } else { "-" };
+        let outliers = if cluster["outlier_detection"].is_object() { "outliers" } else { "-" };
         table.row([
             text(&cluster["name"]).to_owned(),
             cluster["type"].as_str().unwrap_or("STATIC").to_owned(),

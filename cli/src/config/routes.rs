@@ -35,6 +35,7 @@ fn matches(matches: &Value) -> String {
     parts.extend(matches["prefix"].as_str().map(|path| format!("{path}*")));
     parts.extend(matches["path_separated_prefix"].as_str().map(|path| format!("{path}[/*]")));
     parts.extend(matches["safe_regex"]["regex"].as_str().map(|regex| format!("~{regex}")));
+    parts.extend(matches["connect_matcher"].is_object().then(|| "CONNECT".to_owned()));
     for header in list(&matches["headers"]) {
         parts.push(format!("{}{}", text(&header["name"]), string(&header["string_match"])));
     }

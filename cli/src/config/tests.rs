@@ -101,7 +101,7 @@ fn clusters_say_how_endpoints_are_called() {
     assert_eq!(
         rows(&table)[1..],
         [
-            vec!["a", "EDS", "peak-ewma", "as the caller's", "by endpoint", "ejected", "8899aabb"],
+            vec!["a", "EDS", "peak-ewma", "as the caller's", "by endpoint", "outliers", "8899aabb"],
             vec!["control-plane", "STATIC", "ROUND_ROBIN", "HTTP/1.1", "always", "-", "static"],
         ]
     );

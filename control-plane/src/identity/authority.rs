@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use weft_xds::names::{PodName, SpiffeId};
 
 use super::store::{self, StoreError};
@@ -32,6 +33,9 @@ const BACKDATE: Duration = Duration::from_secs(120);
 
 /// How far peers' clocks may be behind when an old root leaves the bundle.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// How soon a step of a rotation that failed is tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The longest CSR looked at. One with a P-256 key is some 400 bytes.
 const MAX_CSR: usize = 16 << 10;
@@ -248,6 +252,25 @@ impl Authority {
             .filter(|at| *at > unix(now))
             .min();
         Ok(next.map(|at| (SystemTime::UNIX_EPOCH + Duration::from_secs(at)).duration_since(now).unwrap_or_default()))
+    }
+
+    /// Takes the steps of rotations when they are due, until told to stop.
+    pub(crate) async fn maintain(&self, stop: CancellationToken) {
+        let mut trust = self.trust();
+        loop {
+            // Before the look at the state: a rotation that starts meanwhile must wake us.
+            trust.mark_unchanged();
+            let next_step = self.advance(SystemTime::now()).unwrap_or_else(|error| {
+                tracing::error!("root rotation: {error}; trying again");
+                Some(RETRY)
+            });
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(next_step.unwrap_or(Duration::MAX)) => {}
+                // A rotation has started. The sender lives in `self`.
+                _ = trust.changed() => {}
+            }
+        }
     }
 
     fn leaf(&self, names: Vec<SanType>, now: SystemTime) -> CertificateParams {

@@ -45,7 +45,8 @@ impl Serving {
         if !address.is_unspecified() {
             names.push(address.to_string());
         }
-        let config = make(&authority, &authority.trust().borrow().clone(), &names)?;
+        let trusted = authority.trust().borrow().clone();
+        let config = make(&authority, &trusted, &names)?;
         Ok(Self { authority, names, current: ArcSwap::from_pointee(config) })
     }
 
@@ -54,40 +55,30 @@ impl Serving {
         self.current.load_full()
     }
 
-    /// Renews at half of the certificate's life and whenever the trusted roots change, and takes the steps of a root
-    /// rotation when they are due, until told to stop.
+    /// Renews at half of the certificate's life, and whenever the trusted roots change, until told to stop.
     pub(crate) async fn maintain(&self, stop: CancellationToken) {
         let mut trust = self.authority.trust();
-        trust.mark_unchanged();
         let half_life = self.authority.certificate_lifetime() / 2;
         let mut renew_in = half_life;
         loop {
-            let next_step = self.authority.advance(SystemTime::now()).unwrap_or_else(|error| {
-                tracing::error!("root rotation: {error}");
-                Some(RETRY)
-            });
-            let started = tokio::time::Instant::now();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(next_step.unwrap_or(Duration::MAX).min(renew_in)) => {}
+                () = tokio::time::sleep(renew_in) => {}
                 // The sender lives in `self.authority`.
-                _ = trust.changed() => renew_in = Duration::ZERO,
+                _ = trust.changed() => {}
             }
-            renew_in = renew_in.saturating_sub(started.elapsed());
-            if renew_in.is_zero() {
-                let now_trusted = trust.borrow_and_update().clone();
-                renew_in = match make(&self.authority, &now_trusted, &self.names) {
-                    Ok(config) => {
-                        self.current.store(Arc::new(config));
-                        tracing::info!("serving certificate renewed");
-                        half_life
-                    }
-                    Err(error) => {
-                        tracing::error!("{error}; the old one serves on");
-                        RETRY
-                    }
-                };
-            }
+            let now_trusted = trust.borrow_and_update().clone();
+            renew_in = match make(&self.authority, &now_trusted, &self.names) {
+                Ok(config) => {
+                    self.current.store(Arc::new(config));
+                    tracing::info!("serving certificate renewed");
+                    half_life
+                }
+                Err(error) => {
+                    tracing::error!("{error}; the old one serves on");
+                    RETRY
+                }
+            };
         }
     }
 }

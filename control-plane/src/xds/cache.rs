@@ -71,8 +71,8 @@ pub(crate) struct Rendered {
 }
 
 impl Rendered {
-    pub(crate) fn new(mut any: Any) -> Self {
-        weft_xds::canonical::canonicalize(&mut any);
+    /// Rendering gives equal resources equal bytes, so the version can be a hash of them.
+    pub(crate) fn new(any: &Any) -> Self {
         let any: Bytes = any.encode_to_vec().into();
         Self { version: Version::of(&any), any }
     }
@@ -183,7 +183,7 @@ impl Cache {
 }
 
 fn render(configuration: &Configuration, key: &ResourceKey, view: &View) -> Option<Arc<Rendered>> {
-    Some(Arc::new(Rendered::new(configuration.render(key, view)?)))
+    Some(Arc::new(Rendered::new(&configuration.render(key, view)?)))
 }
 
 fn version(rendered: Option<&Arc<Rendered>>) -> Option<Version> {

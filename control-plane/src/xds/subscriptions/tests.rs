@@ -46,7 +46,7 @@ impl Resources for World {
 }
 
 fn rendered(content: &str) -> Rendered {
-    Rendered::new(Any { type_url: content.into(), value: Vec::new() })
+    Rendered::new(&Any { type_url: content.into(), value: Vec::new() })
 }
 
 fn version(content: &str) -> String {
