@@ -146,7 +146,8 @@ fn a_checkout_goes_through_cart_payments_queue_and_notifications() {
 }
 
 /// A WebSocket client of a few lines: the handshake, then the text of whatever comes.
-struct EventStream(TcpStream);
+/// What has been received and not been waited for yet is kept.
+struct EventStream(TcpStream, Vec<u8>);
 
 impl EventStream {
     fn open(web: &str) -> Self {
@@ -155,7 +156,7 @@ impl EventStream {
         let handshake = "GET /events HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(handshake.as_bytes()).unwrap();
-        let mut events = Self(stream);
+        let mut events = Self(stream, Vec::new());
         // RFC 6455 §1.3 has this key's answer.
         assert!(events.reads_until("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         assert!(events.reads_until("hello"));
@@ -167,18 +168,18 @@ impl EventStream {
     }
 
     fn reads_until(&mut self, text: &str) -> bool {
-        let mut seen = Vec::new();
         let mut chunk = [0; 4096];
-        while let Ok(length) = self.0.read(&mut chunk) {
-            if length == 0 {
-                break;
-            }
-            seen.extend_from_slice(&chunk[..length]);
-            if String::from_utf8_lossy(&seen).contains(text) {
+        loop {
+            let found = self.1.windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                self.1.drain(..at + text.len());
                 return true;
             }
+            match self.0.read(&mut chunk) {
+                Ok(0) | Err(_) => return false,
+                Ok(length) => self.1.extend_from_slice(&chunk[..length]),
+            }
         }
-        false
     }
 }
 

@@ -132,7 +132,8 @@ fn classify_http1(bytes: &[u8]) -> Option<Protocol> {
         None if method > 0 && method <= MAX_METHOD => return None,
         Some(b' ') if method > 0 && method <= MAX_METHOD => {}
         // An empty line before the request line is tolerated (RFC 9112 §2.2).
-        Some(b'\r') if bytes.starts_with(b"\r\n") && method == 0 => return classify_http1_after_blank(bytes),
+        Some(b'\r') if bytes == b"\r" => return None,
+        Some(b'\r') if bytes.starts_with(b"\r\n") => return classify_http1_after_blank(bytes),
         _ => return Some(Protocol::Other),
     }
     match memchr::memchr(b'\n', bytes) {
@@ -150,7 +151,7 @@ fn classify_http1(bytes: &[u8]) -> Option<Protocol> {
 
 fn classify_http1_after_blank(bytes: &[u8]) -> Option<Protocol> {
     match &bytes[2..] {
-        [] => None,
+        [] | [b'\r'] => None,
         rest if rest.starts_with(b"\r\n") => Some(Protocol::Other),
         rest => classify_http1(rest),
     }
