@@ -1,2 +1,43 @@
-//! entry
-fn main() {}
+//! `weft-proxy`: see `weft-proxy --help`.
+
+use std::process::ExitCode;
+use weft_proxy::bootstrap::{Bootstrap, Command, Flags, USAGE};
+use weft_proxy::{admin, run};
+
+fn main() -> ExitCode {
+    let command = match Command::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("weft-proxy: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = match command {
+        Command::Help => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Command::Version => {
+            println!("weft-proxy {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Command::Drain(config) => admin::drain_running(config.as_deref()),
+        Command::Run(flags) => start(&flags),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(flags: &Flags) -> anyhow::Result<()> {
+    let bootstrap = Bootstrap::read(&flags.config)?;
+    if flags.validate {
+        return Ok(());
+    }
+    admin::log_to_stderr(flags.log_level.as_deref())?;
+    run::run(bootstrap, flags)
+}
