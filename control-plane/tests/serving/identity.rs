@@ -153,3 +153,18 @@ async fn plaintext_on_loopback_still_wants_a_token() {
     assert_eq!(status.code(), Code::Unauthenticated);
     sign(channel, Some(&mesh.token("web-0"))).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_root_rotates_without_tls_too() {
+    let mesh = Mesh::start_with(SHOP, |config| {
+        config.insecure_loopback = true;
+        config.root_overlap = Duration::ZERO;
+        config.certificate_lifetime = Duration::from_secs(2);
+    })
+    .await;
+    let old = mesh.status().await.roots[0].fingerprint.clone();
+    let rotate = http::Request::post("/rotate-root").header(REQUEST_HEADER, "x");
+    assert_eq!(request(mesh.admin, rotate).await.0, 200);
+    mesh.status_when(|status| status.roots.len() == 2).await;
+    mesh.status_when(|status| status.roots.len() == 1 && status.roots[0].fingerprint != old).await;
+}
