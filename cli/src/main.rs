@@ -9,7 +9,7 @@
 //! | [`command`] | the flags of all of them |
 //! | [`ask`] | HTTP questions to a control plane or a proxy |
 //! | [`output`] | tables, JSON, YAML, colour |
-//! | [`reference`] | docs/reference/cli.md, from the flags |
+//! | [`mod@reference`] | docs/reference/cli.md, from the flags |
 //!
 //! Invariant: standard output carries data only; messages and errors go to standard error.
 

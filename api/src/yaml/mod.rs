@@ -1,7 +1,7 @@
 //! YAML with positions: text → tree of nodes that know their line → typed objects, every problem of a file at once.
 //!
 //! serde alone stops at the first error and has forgotten the line by the time our own checks run. So the
-//! text becomes a [`tree::Node`] first; [`decode`] turns that into any serde type, and a later check finds
+//! text becomes a [`tree::Node`] first; [`mod@decode`] turns that into any serde type, and a later check finds
 //! a field's line by its path.
 
 mod decode;
