@@ -99,7 +99,8 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut io: BoxIo, m
         if matches!(inspected, Inspected::Silent) && matches!(chain.body, ChainBody::Tcp(_)) {
             return serve_silent(worker, listener, chain, io, downstream).await;
         }
-        return serve_chain(worker, &chain, io, received, downstream, spoken).await;
+        let chosen = Chosen { listener, inspected };
+        return serve_chain(worker, &chain, chosen, io, received, downstream, spoken).await;
     };
     let timeout = chain.handshake_timeout.unwrap_or(worker.settings().handshake_timeout);
     let deadline = worker.sweep.after(timeout);
@@ -123,7 +124,8 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut io: BoxIo, m
         }
         _ => None,
     };
-    serve_chain(worker, &chain, Box::new(stream), Vec::new(), downstream, spoken).await;
+    let chosen = Chosen { listener, inspected };
+    serve_chain(worker, &chain, chosen, Box::new(stream), Vec::new(), downstream, spoken).await;
 }
 
 /// What is known of a connection before its chain is chosen.
@@ -244,6 +246,7 @@ async fn serve_silent(
 async fn serve_chain(
     worker: Rc<Worker>,
     chain: &Arc<FilterChain>,
+    chosen: Chosen,
     io: BoxIo,
     received: Vec<u8>,
     downstream: Downstream,
@@ -257,7 +260,34 @@ async fn serve_chain(
             let Some(upstream) = tcp::connect(&worker, opaque, &downstream).await else { return };
             tcp::relay_from(&worker, opaque, io, received, upstream, Vec::new(), &downstream).await;
         }
-        ChainBody::Http(http) => serve_http(worker, http.clone(), io, received, downstream, spoken).await,
+        ChainBody::Http(http) => serve_http(worker, http.clone(), chosen, io, received, downstream, spoken).await,
+    }
+}
+
+/// How a connection's chain was chosen, so that its requests live by the configuration of their own time: a connection may stay
+/// open for hours, and access that was taken away must not last as long.
+pub struct Chosen {
+    listener: Arc<Listener>,
+    inspected: Inspected,
+}
+
+impl Chosen {
+    /// Brings the chain up to date. False if the listener as it is now has no HTTP chain for this connection.
+    pub fn refresh(&mut self, worker: &Worker, downstream: &Downstream, chain: &mut Arc<HttpChain>) -> bool {
+        let snapshot = worker.store().load();
+        // One that is forgotten because nobody asks for it any more has not changed.
+        let Some(now) = snapshot.listener(&self.listener.name) else { return true };
+        if Arc::ptr_eq(now, &self.listener) {
+            return true;
+        }
+        let selected = select(now, downstream, &self.inspected).filter(|chain| may_connect(chain, downstream));
+        let Some(ChainBody::Http(http)) = selected.as_ref().map(|chain| &chain.body) else {
+            debug!(source = %downstream.source, listener = %now.name, "the listener has changed: connection refused");
+            return false;
+        };
+        *chain = http.clone();
+        self.listener = now.clone();
+        true
     }
 }
 
@@ -282,6 +312,7 @@ fn may_connect(chain: &FilterChain, downstream: &Downstream) -> bool {
 async fn serve_http(
     worker: Rc<Worker>,
     chain: Arc<HttpChain>,
+    chosen: Chosen,
     mut io: BoxIo,
     mut received: Vec<u8>,
     downstream: Downstream,
@@ -307,9 +338,9 @@ async fn serve_http(
     let _open = metrics.open();
     let downstream = Rc::new(downstream);
     if codec == Codec::Http2 {
-        Box::pin(server_http2::serve(worker, chain, downstream, io, received)).await;
+        Box::pin(server_http2::serve(worker, chain, chosen, downstream, io, received)).await;
     } else {
-        Box::pin(server_http1::serve(worker, chain, downstream, io, received)).await;
+        Box::pin(server_http1::serve(worker, chain, chosen, downstream, io, received)).await;
     }
 }
 

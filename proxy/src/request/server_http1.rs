@@ -3,6 +3,7 @@
 use super::local::{self, Flag, LocalReply};
 use super::reply::{Http1Reply, Reply};
 use super::{Downstream, life};
+use crate::accept::connection::Chosen;
 use crate::http::{Framing, RequestHead, Version};
 use crate::http1::{BodyDecoder, HeadError, Limits, Parsed, RequestDecoder};
 use crate::snapshot::HttpChain;
@@ -25,7 +26,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Serves a connection's requests until either side closes it.
 pub async fn serve(
     worker: Rc<Worker>,
-    chain: Arc<HttpChain>,
+    mut chain: Arc<HttpChain>,
+    mut chosen: Chosen,
     downstream: Rc<Downstream>,
     io: BoxIo,
     received: Vec<u8>,
@@ -37,8 +39,8 @@ pub async fn serve(
         accept_http10: chain.accept_http_10,
     });
     let mut head = RequestHead::new();
-    let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
     loop {
+        let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
         let parsed = match read_head(&cx, &mut wire, &mut decoder, &mut head).await {
             Next::Request(parsed) => parsed,
             Next::Closed => break,
@@ -47,6 +49,10 @@ pub async fn serve(
                 break;
             }
         };
+        if !chosen.refresh(&worker, &downstream, &mut chain) {
+            break;
+        }
+        let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
         if !serve_one(&cx, &mut wire, &mut head, &parsed).await {
             break;
         }

@@ -3,6 +3,7 @@
 use super::local::{self, Flag, LocalReply};
 use super::reply::Reply;
 use super::{Downstream, life};
+use crate::accept::connection::Chosen;
 use crate::http::{Framing, RequestHead, convert};
 use crate::snapshot::HttpChain;
 use crate::stream::BoxIo;
@@ -27,7 +28,8 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// Serves all requests of a connection, until the peer closes or a drain has let the last one finish.
 pub async fn serve(
     worker: Rc<Worker>,
-    chain: Arc<HttpChain>,
+    mut chain: Arc<HttpChain>,
+    mut chosen: Chosen,
     downstream: Rc<Downstream>,
     io: BoxIo,
     received: Vec<u8>,
@@ -72,6 +74,10 @@ pub async fn serve(
             }
         };
         match accepted {
+            Some(Ok((_, mut respond))) if !chosen.refresh(&worker, &downstream, &mut chain) => {
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+                connection.graceful_shutdown();
+            }
             Some(Ok((request, respond))) => {
                 active.set(active.get() + 1);
                 let stream = Stream {
