@@ -11,7 +11,7 @@ use crate::worker::Worker;
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -68,6 +68,11 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 pub trait Network {
     /// Connects to `address`.
     fn connect(&self, address: SocketAddr) -> LocalFuture<'_, io::Result<BoxIo>>;
+
+    /// Whether `address` is one of this host's (this pod's) own.
+    fn is_own(&self, _address: IpAddr) -> bool {
+        false
+    }
 }
 
 /// The kernel's TCP.
@@ -83,6 +88,11 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 impl Network for TcpNetwork {
     fn connect(&self, address: SocketAddr) -> LocalFuture<'_, io::Result<BoxIo>> {
         Box::pin(async move { Ok(Box::new(connect_tcp(address, self.mark).await?) as BoxIo) })
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        // The kernel binds to its own addresses only, and knows them better than a list made at start. No packet is sent.
+        !address.is_loopback() && std::net::UdpSocket::bind((address, 0)).is_ok()
     }
 }
 
@@ -140,9 +150,10 @@ pub async fn connect(
 /// The socket, or a pipe to this process's own inbound half: an endpoint may be the very workload that calls.
 async fn transport(worker: &Rc<Worker>, downstream: &Downstream, target: &Target) -> io::Result<BoxIo> {
     let address = target.address();
+    // A caller over IPv6 may be given its own IPv4 endpoint: its source alone does not tell.
     let is_oneself = downstream.direction == Direction::Outbound
-        && address.ip() == downstream.source.ip()
-        && !worker.settings().inbound_listener.is_empty();
+        && !worker.settings().inbound_listener.is_empty()
+        && (address.ip() == downstream.source.ip() || worker.network.is_own(address.ip()));
     if !is_oneself {
         return worker.network.connect(address).await;
     }
