@@ -76,6 +76,8 @@ impl Mesh {
     /// If one of them does not become ready.
     pub async fn add(&self, spec: Spec) -> Result<MeshPod, Error> {
         let pod = self.sandbox.add_pod(PodSpec::named(&spec.name)).await?;
+        let (file, account) = spec.account();
+        self.apply(&file, &account).await?;
         // Before the sidecar asks for its certificate: the control plane signs only for pods it knows.
         self.apply(&spec.file(), &spec.declaration(&pod, Endpoint::NotReady)).await?;
         let mesh_pod = MeshPod::start(spec, pod, self.programs.clone(), &self.control_plane).await?;
@@ -106,11 +108,11 @@ impl Mesh {
     /// What the control plane finds wrong with it.
     pub async fn apply(&self, file: &str, text: &str) -> Result<(), Error> {
         let _editing = self.editing.lock().await;
-        let before = generation(&self.control_plane.status().await?);
+        let before = Source::of(&self.control_plane.status().await?);
         if !self.control_plane.folder().write(file, text)? {
             return Ok(());
         }
-        self.taken_over(before).await
+        self.taken_over(&before).await
     }
 
     /// Removes a file of the folder, if it is there; waits as [`Mesh::apply`] does.
@@ -119,11 +121,11 @@ impl Mesh {
     /// As [`Mesh::apply`].
     pub async fn withdraw(&self, file: &str) -> Result<(), Error> {
         let _editing = self.editing.lock().await;
-        let before = generation(&self.control_plane.status().await?);
+        let before = Source::of(&self.control_plane.status().await?);
         if !self.control_plane.folder().remove(file)? {
             return Ok(());
         }
-        self.taken_over(before).await
+        self.taken_over(&before).await
     }
 
     /// Replaces the Services; waits until they have addresses, and every pod knows their names.
@@ -164,13 +166,14 @@ impl Mesh {
         Ok(self.sandbox.capture().await?)
     }
 
-    async fn taken_over(&self, before: u64) -> Result<(), Error> {
+    async fn taken_over(&self, before: &Source) -> Result<(), Error> {
         let refused = wait::until(EDIT, "the control plane takes over the edit", async || {
-            let status = self.control_plane.status().await?;
-            if status["source"]["refused"] == true {
-                return Ok(Some(problems(&status).join("\n")));
+            let now = Source::of(&self.control_plane.status().await?);
+            // What was wrong before says nothing about this edit.
+            if !now.problems.is_empty() && now.problems != before.problems {
+                return Ok(Some(now.problems.join("\n")));
             }
-            Ok((generation(&status) > before).then(String::new))
+            Ok((now.generation > before.generation).then(String::new))
         })
         .await?;
         if !refused.is_empty() {
@@ -206,8 +209,19 @@ pub fn problems(status: &Value) -> Vec<String> {
     problems.iter().map(|problem| problem["message"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-fn generation(status: &Value) -> u64 {
-    status["source"]["generation"].as_u64().unwrap_or_default()
+/// What the control plane makes of the folder.
+struct Source {
+    generation: u64,
+    /// Empty unless it refuses the folder.
+    problems: Vec<String>,
+}
+
+impl Source {
+    fn of(status: &Value) -> Self {
+        let generation = status["source"]["generation"].as_u64().unwrap_or_default();
+        let refused = status["source"]["refused"] == true;
+        Self { generation, problems: if refused { problems(status) } else { Vec::new() } }
+    }
 }
 
 /// The services' names and virtual addresses, as the control plane shows them.

@@ -84,12 +84,19 @@ impl Spec {
         let (v4, v6) = (pod.v4(), pod.v6());
         let (ready, terminating) = (endpoint == Endpoint::Ready, endpoint == Endpoint::Terminating);
         format!(
-            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: {service_account}, namespace: {NAMESPACE} }}\n---\n\
-             apiVersion: weft.mesh/v1alpha1\nkind: Workload\n\
+            "apiVersion: weft.mesh/v1alpha1\nkind: Workload\n\
              metadata: {{ name: {name}, namespace: {NAMESPACE}, labels: {{ app: {app}, version: {version} }} }}\n\
              spec:\n  addresses: [\"{v4}\", \"{v6}\"]\n  serviceAccount: {service_account}\n  workload: {workload}\n  \
              ready: {ready}\n  terminating: {terminating}\n"
         )
+    }
+
+    /// The file that declares its service account, and the account, which replicas share.
+    pub fn account(&self) -> (String, String) {
+        let account = &self.service_account;
+        let text =
+            format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: {account}, namespace: {NAMESPACE} }}\n");
+        (format!("account-{account}.yaml"), text)
     }
 
     /// A sidecar's start-up file, in Envoy's format.

@@ -3,11 +3,35 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod destinations;
+mod outage;
+mod policies;
+mod resilience;
+mod routing;
 
 use calls::*;
+use destinations::*;
+use outage::*;
+use policies::*;
+use resilience::*;
+use routing::*;
 
 weft_sandbox::tests! {
     http1_call_between_two_pods_is_mutually_authenticated,
     every_protocol_passes_two_sidecars,
     strict_refuses_a_pod_without_sidecar_and_permissive_serves_it,
+    a_split_follows_an_edit_under_load_without_a_failure,
+    a_broken_edit_changes_nothing_and_is_told,
+    a_dead_endpoint_is_retried_away,
+    a_failing_replica_is_hidden_by_retries_and_ejected_by_outlier_detection,
+    a_sidecar_that_is_asked_to_end_finishes_what_it_has,
+    known_traffic_survives_the_control_plane_and_nothing_is_resent_when_it_is_back,
+    certificates_rotate_under_load_without_a_failure,
+    the_root_rotates_under_load_without_a_failure,
+    an_access_policy_denies_by_identity_and_by_path,
+    a_fault_policy_delays_and_aborts,
+    a_pod_calls_itself_through_its_service,
+    a_destination_outside_the_mesh_passes_through_as_it_is,
+    the_sidecars_own_ports_are_no_destination,
+    a_stalled_reader_costs_no_memory_and_pauses_its_sender,
 }

@@ -1,0 +1,127 @@
+//! The control plane goes away and comes back; certificates and roots are replaced.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use weft_e2e::folder::{mesh_tls, service};
+use weft_e2e::{Error, Mesh, MeshPod, Settings, Spec, wait};
+use weft_sandbox::testing::{self, TestResult};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Calls per second.
+const RATE: f64 = 100.0;
+
+pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_resent_when_it_is_back() -> TestResult {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[
+        service("reviews", "app: reviews", 80, 8080, "http"),
+        service("catalog", "app: catalog", 80, 8080, "kubernetes.io/h2c"),
+    ])
+    .await?;
+    let client = mesh.add(Spec::client("client")).await?;
+    let _reviews = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
+    let _catalog = mesh.add(Spec::server("catalog-0", "catalog", "v1")).await?;
+    let load = client.load("http://reviews/reviews", RATE).await?;
+    load.next(50, LIMIT).await?;
+
+    mesh.control_plane().kill().await;
+    // Nobody here has called the catalog before.
+    let outcome = client.probe("h2c://catalog/products", &[]).await?;
+    assert_eq!(outcome.class(), "http_503_NC", "{outcome:?}");
+    assert!(
+        (1_500.0..4_000.0).contains(&outcome.ms),
+        "it waits for an answer about two seconds, not {} ms",
+        outcome.ms
+    );
+    load.next(50, LIMIT).await?;
+
+    mesh.control_plane().run().await?;
+    let served = async || {
+        let outcome = client.probe("h2c://catalog/products", &[]).await?;
+        Ok(outcome.ok.then_some(()))
+    };
+    wait::until(LIMIT, "the new destination is served", served).await?;
+    wait::until(LIMIT, "every sidecar is back", async || {
+        let status = mesh.control_plane().status().await?;
+        let proxies = status["proxies"].as_array().cloned().unwrap_or_default();
+        Ok((proxies.len() == 3 && proxies.iter().all(|proxy| proxy["state"] == "SYNCED")).then_some(()))
+    })
+    .await?;
+    let metrics = mesh.control_plane().metrics().await?;
+    let sent = ["LDS", "RDS", "CDS", "EDS", "SDS"]
+        .map(|kind| metrics.sum("weft_control_plane_resources_sent_total", &[("type", kind)]));
+    assert_eq!(sent, [1.0, 1.0, 1.0, 1.0, 0.0], "only what the new destination needs: LDS, RDS, CDS, EDS, SDS");
+    let total = load.total().await?;
+    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    Ok(())
+}
+
+pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestResult {
+    let settings = Settings { certificate_lifetime: Duration::from_secs(4), ..Settings::default() };
+    let (mesh, pods) = strict_pair(settings).await?;
+    let load = pods[0].load("http://reviews/reviews", RATE).await?;
+    let mut seen = [BTreeSet::new(), BTreeSet::new()];
+    wait::until(LIMIT, "both sidecars have had three certificates", async || {
+        for (pod, seen) in pods.iter().zip(&mut seen) {
+            seen.insert(expiry(pod).await?);
+        }
+        Ok(seen.iter().all(|seen| seen.len() >= 3).then_some(()))
+    })
+    .await?;
+    // New connections prove the new certificates; those of before go on.
+    let outcome = pods[0].probe("http://reviews/reviews", &[]).await?;
+    assert!(outcome.ok, "{outcome:?}");
+    let total = load.total().await?;
+    assert!(total.sent > 0 && total.failed == 0, "{:?}", total.first_failures);
+    drop(mesh);
+    Ok(())
+}
+
+pub(crate) async fn the_root_rotates_under_load_without_a_failure() -> TestResult {
+    let settings = Settings { certificate_lifetime: Duration::from_secs(4), root_overlap: Duration::from_secs(2) };
+    let (mesh, pods) = strict_pair(settings).await?;
+    let load = pods[0].load("http://reviews/reviews", RATE).await?;
+    load.next(20, LIMIT).await?;
+    let old = roots(&mesh).await?;
+    assert_eq!(old.len(), 1);
+    mesh.control_plane().rotate_root().await?;
+    let both = roots(&mesh).await?;
+    assert_eq!((both.len(), both[0].0 == old[0].0, both[0].1), (2, true, true), "the old one signs for a while");
+    let new = &both[1].0;
+    wait::until(LIMIT, "the new root signs", async || {
+        Ok(roots(&mesh).await?.contains(&(new.clone(), true)).then_some(()))
+    })
+    .await?;
+    wait::until(LIMIT, "the old root is trusted no more", async || Ok((roots(&mesh).await?.len() == 1).then_some(())))
+        .await?;
+    load.next(50, LIMIT).await?;
+    let outcome = pods[0].probe("http://reviews/reviews", &[]).await?;
+    assert!(outcome.ok, "a new connection, under the new root only: {outcome:?}");
+    let total = load.total().await?;
+    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    Ok(())
+}
+
+/// A caller and a callee that accepts nothing but mutual TLS.
+async fn strict_pair(settings: Settings) -> Result<(Mesh, [MeshPod; 2]), testing::Failure> {
+    let mesh = Mesh::start_with(testing::sandbox().await?, settings).await?;
+    mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
+    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
+    let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
+    let client = mesh.add(Spec::client("client")).await?;
+    Ok((mesh, [client, server]))
+}
+
+/// When the sidecar's certificate ends, in seconds of Unix time.
+async fn expiry(pod: &MeshPod) -> Result<u64, Error> {
+    Ok(pod.metrics().await?.sum("weft_certificate_expiry_seconds", &[]) as u64)
+}
+
+/// The trusted roots, oldest first: fingerprint, and whether it signs.
+async fn roots(mesh: &Mesh) -> Result<Vec<(String, bool)>, Error> {
+    let status = mesh.control_plane().status().await?;
+    let roots = status["roots"].as_array().cloned().unwrap_or_default();
+    let root = |root: &serde_json::Value| (root["fingerprint"].to_string(), root["signs"] == true);
+    Ok(roots.iter().map(root).collect())
+}

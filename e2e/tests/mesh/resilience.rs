@@ -1,0 +1,101 @@
+//! Replicas that die, fail or leave, and callers that do not notice.
+
+use std::time::Duration;
+
+use weft_e2e::folder::{policy, service};
+use weft_e2e::{Endpoint, Mesh, MeshPod, Spec, wait};
+use weft_sandbox::testing::{self, TestResult};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Calls per second.
+const RATE: f64 = 100.0;
+
+const CALL: &str = "http://reviews/reviews";
+
+pub(crate) async fn a_dead_endpoint_is_retried_away() -> TestResult {
+    let (mesh, client, replicas) = with_replicas(2).await?;
+    let load = client.load(CALL, RATE).await?;
+    load.until("both replicas answer", 20, LIMIT, |counts| counts.replicas.len() == 2).await?;
+    // As when a machine dies: nobody tells the control plane.
+    replicas[0].sidecar().kill();
+    replicas[0].app().unwrap().kill();
+    let counts = load.next(200, LIMIT).await?;
+    assert_eq!(counts.replica("reviews-1"), counts.sent, "the other one answers all");
+    let total = load.total().await?;
+    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    let retries = client.metrics().await?.sum("weft_request_retries_total", &[("outcome", "success")]);
+    assert!(retries >= 1.0, "it was called, and another was called in its place");
+    drop(mesh);
+    Ok(())
+}
+
+pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlier_detection() -> TestResult {
+    let (mesh, client, replicas) = with_replicas(3).await?;
+    let retries = "retries: { attempts: 3, budget: { percent: 100, minConcurrency: 20 } }";
+    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", retries)).await?;
+    let load = client.load(CALL, RATE).await?;
+    load.until("all replicas answer", 30, LIMIT, |counts| counts.replicas.len() == 3).await?;
+
+    // 500 and not 503: the balancer itself would avoid a replica that says it is overloaded.
+    replicas[0].fail("mode=error&status=500").await?;
+    let counts = load.next(200, LIMIT).await?;
+    assert_eq!(counts.failed, 0, "retries hide it: {:?}", counts.first_failures);
+    let retried = client.metrics().await?.sum("weft_request_retries_total", &[("outcome", "success")]);
+    assert!(retried >= 1.0);
+
+    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", "retries: { attempts: 0 }")).await?;
+    load.until("without retries its failures show", 50, LIMIT, |counts| counts.failed >= 5).await?;
+
+    let outliers = "retries: { attempts: 0 }\n\
+                    outlierDetection: { consecutiveErrors: 3, interval: 1s, baseEjectionTime: 1s, maxEjectionPercent: 50 }";
+    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", outliers)).await?;
+    let ejected = async || Ok::<_, weft_e2e::Error>(client.metrics().await?.sum("weft_outlier_ejected", &[]));
+    wait::until(LIMIT, "outlier detection ejects it", async || Ok((ejected().await? == 1.0).then_some(()))).await?;
+    load.until("no call reaches it", 40, LIMIT, |counts| counts.failed == 0).await?;
+
+    replicas[0].recover().await?;
+    load.until("it is let back in", 40, LIMIT, |counts| counts.replica("reviews-0") > 0 && counts.failed == 0).await?;
+    wait::until(LIMIT, "none is ejected", async || Ok((ejected().await? == 0.0).then_some(()))).await?;
+    Ok(())
+}
+
+pub(crate) async fn a_sidecar_that_is_asked_to_end_finishes_what_it_has() -> TestResult {
+    let (mesh, client, replicas) = with_replicas(3).await?;
+    // Nothing may be hidden that had reached an application.
+    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", "retries: { attempts: 0 }")).await?;
+    for replica in &replicas {
+        // So that calls are under way at any moment.
+        replica.fail("mode=delay&delay_ms=50").await?;
+    }
+    // A call whose connection broke is not made again if it may have had an effect.
+    let load = client.load("POST http://reviews/reviews", RATE).await?;
+    load.until("all replicas answer", 30, LIMIT, |counts| counts.replicas.len() == 3).await?;
+
+    replicas[0].sidecar().terminate();
+    // It still accepts: callers learn only now that they shall not call.
+    let before = load.next(20, LIMIT).await?;
+    mesh.declare(&replicas[0], Endpoint::Terminating).await?;
+    let status = tokio::time::timeout(LIMIT, replicas[0].sidecar().wait()).await?;
+    assert_eq!(status.code(), Some(0), "it ended by itself, after {before:?}");
+    let counts = load.next(50, LIMIT).await?;
+    assert_eq!(counts.replica("reviews-0"), 0);
+    let total = load.total().await?;
+    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+
+    replicas[1].sidecar().kill();
+    let fails = async || Ok((load.total().await?.failed > 0).then_some(()));
+    wait::until(LIMIT, "counter-proof: one that is killed breaks what it has", fails).await?;
+    Ok(())
+}
+
+async fn with_replicas(count: usize) -> Result<(Mesh, MeshPod, Vec<MeshPod>), testing::Failure> {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
+    let mut replicas = Vec::new();
+    for number in 0..count {
+        replicas.push(mesh.add(Spec::server(&format!("reviews-{number}"), "reviews", "v1")).await?);
+    }
+    let client = mesh.add(Spec::client("client")).await?;
+    Ok((mesh, client, replicas))
+}
