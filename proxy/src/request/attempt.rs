@@ -3,13 +3,15 @@
 use super::life::Context;
 use super::local::Flag;
 use super::reply::Reply;
-use crate::http::{Framing, RequestHead, ResponseHead, convert};
+use super::timeout::RouteTimeout;
+use crate::http::{Fields, Framing, RequestHead, ResponseHead, convert};
 use crate::http1::{BodyDecoder, BodyEncoder, Limits, ParsedResponse, ResponseTo, encode_request};
 use crate::stream::body::{Body, Http1Body, Http2Body, Replay};
 use crate::stream::pump::{Pump, PumpError};
 use crate::stream::sink::{Sink, WriteError};
 use crate::stream::sweep::{Deadline, race};
-use crate::upstream::Outcome;
+use crate::upstream::breaker::Permit;
+use crate::upstream::{InFlight, Outcome};
 use crate::upstream::pool::{ConnectError, Http1Connection, Http2Connection, Lease, Target};
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -32,7 +34,7 @@ pub struct Attempt<'a> {
     /// When this attempt is over.
     pub per_try: Option<&'a Deadline>,
     /// When the whole request is over.
-    pub deadline: Option<&'a Deadline>,
+    pub timeout: Option<&'a RouteTimeout>,
 }
 
 impl Attempt<'_> {
@@ -46,7 +48,7 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        match race(self.deadline, race(self.per_try, self.send(body, response, reply))).await {
+        match race(self.timeout.map(RouteTimeout::deadline), race(self.per_try, self.send(body, response, reply))).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Failure::PerTryTimeout),
             Err(_) => Err(Failure::RouteTimeout),
@@ -79,6 +81,13 @@ impl Attempt<'_> {
         }
     }
 
+    /// The route's timeout runs from here.
+    fn request_complete(&self) {
+        if let Some(timeout) = self.timeout {
+            timeout.begin();
+        }
+    }
+
     async fn send_http1(
         &self,
         mut connection: Box<Http1Connection>,
@@ -99,7 +108,8 @@ impl Attempt<'_> {
                     Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Err(Failure::DownstreamGone)),
                     // It may have answered before it stopped reading: its answer decides.
                     Poll::Ready(Err(PumpError::Write(error))) => broken = Some(error),
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                    Poll::Ready(Ok(())) => self.request_complete(),
+                    Poll::Pending => {}
                 }
             }
             loop {
@@ -144,6 +154,7 @@ impl Attempt<'_> {
         Ok(Answered {
             authenticated: connection.authenticated,
             request_sent,
+            _held: None,
             upstream: Upstream::Http1 { connection, parsed, encoder: Some(encoder), reusable: false },
         })
     }
@@ -171,7 +182,8 @@ impl Attempt<'_> {
                 match pump.poll(cx, body, &mut sink) {
                     Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Err(Failure::DownstreamGone)),
                     // The answer, or the lack of one, says why it stopped reading.
-                    Poll::Ready(Err(PumpError::Write(_)) | Ok(())) | Poll::Pending => {}
+                    Poll::Ready(Err(PumpError::Write(_))) | Poll::Pending => {}
+                    Poll::Ready(Ok(())) => self.request_complete(),
                 }
             }
             if let Poll::Ready(received) = std::pin::Pin::new(&mut answer).poll(cx) {
@@ -195,6 +207,7 @@ impl Attempt<'_> {
         Ok(Answered {
             authenticated: connection.authenticated,
             request_sent: pump.is_done(),
+            _held: None,
             upstream: Upstream::Http2 {
                 _connection: connection,
                 ended: stream.is_end_stream(),
@@ -208,6 +221,10 @@ impl Attempt<'_> {
     }
 }
 
+fn number(value: Option<&[u8]>) -> Option<u64> {
+    std::str::from_utf8(value?).ok()?.trim().parse().ok()
+}
+
 /// RFC 9110 §9.2.2.
 fn is_idempotent(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
@@ -218,6 +235,8 @@ pub struct Answered {
     authenticated: bool,
     request_sent: bool,
     upstream: Upstream,
+    /// What counts the exchange as under way until it is over.
+    _held: Option<(Permit, Option<InFlight>)>,
 }
 
 enum Upstream {
@@ -236,6 +255,11 @@ enum Upstream {
 }
 
 impl Answered {
+    /// Counts the exchange as under way until it is over.
+    pub fn holding(self, permit: Permit, in_flight: Option<InFlight>) -> Self {
+        Self { _held: Some((permit, in_flight)), ..self }
+    }
+
     /// Whether the peer proved who it is.
     pub fn is_authenticated(&self) -> bool {
         self.authenticated
@@ -246,15 +270,22 @@ impl Answered {
         self.request_sent
     }
 
-    /// What the response's head says about the endpoint.
-    pub fn outcome(&self, response: &ResponseHead) -> Outcome {
-        let number = |name: &str| std::str::from_utf8(response.fields.get(name)?).ok()?.trim().parse().ok();
+    /// What the response says about the endpoint; with gRPC the trailers may be needed to tell.
+    pub fn outcome(response: &ResponseHead, trailers: Option<&Fields>) -> Outcome {
+        let number = |name: &str| number(response.fields.get(name));
         let push_back = number("grpc-retry-pushback-ms").map(Duration::from_millis);
+        let in_trailers = || self::number(trailers?.get("grpc-status"));
         Outcome::Response {
             status: response.status(),
-            grpc_status: number("grpc-status").and_then(|status| u32::try_from(status).ok()),
+            grpc_status: number("grpc-status").or_else(in_trailers).and_then(|status| u32::try_from(status).ok()),
             retry_after: push_back.or_else(|| number("retry-after").map(Duration::from_secs)),
         }
+    }
+
+    /// Whether only the trailers will say how it went.
+    pub fn is_decided_by_trailers(response: &ResponseHead) -> bool {
+        let is_grpc = response.fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+        is_grpc && response.status() == 200 && !response.fields.contains("grpc-status")
     }
 
     /// How the response's body is delimited.

@@ -12,9 +12,10 @@ use crate::http::{Framing, RequestHead, ResponseHead, convert};
 use crate::http1::strip_hop_by_hop;
 use crate::observe::RetryOutcome;
 use crate::snapshot::{HttpChain, RouteSource};
-use crate::stream::body::{Body, Replay};
+use crate::stream::body::{Body, Replay, Source};
 use crate::stream::pump::Pump;
-use crate::stream::sweep::Deadline;
+use super::timeout::RouteTimeout;
+use crate::stream::sweep::race;
 use crate::upstream::pool::Target;
 use crate::upstream::{Cluster, Tried};
 use crate::worker::Worker;
@@ -110,10 +111,15 @@ pub async fn serve(
         Ok(upgrade) => upgrade,
         Err(answer) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
     };
-    let deadline = forward.timeout.map(|timeout| cx.worker.sweep.after(timeout));
+    let timeout = forward.timeout.map(|after| RouteTimeout::new(&cx.worker.sweep, after));
+    if framing.is_empty()
+        && let Some(timeout) = &timeout
+    {
+        timeout.begin();
+    }
     let mut response = ResponseHead::new();
     let sent =
-        send(cx, forward, &cluster, request, framing, &mut body, &mut response, reply, deadline.as_ref(), &mut record)
+        send(cx, forward, &cluster, request, framing, &mut body, &mut response, reply, timeout.as_ref(), &mut record)
             .await;
     let mut answered = match sent {
         Ok(answered) => answered,
@@ -135,7 +141,7 @@ pub async fn serve(
         body.stop_recording();
     }
     let finished =
-        hand_on(cx, &mut answered, &mut body, &mut response, reply, is_tunnel, deadline.as_ref(), &mut record).await;
+        hand_on(cx, &mut answered, &mut body, &mut response, reply, is_tunnel, timeout.as_ref(), &mut record).await;
     if finished != Finished::Broken {
         answered.give_back(cx.worker);
     }
@@ -215,11 +221,11 @@ async fn send(
     body: &mut Replay<'_>,
     response: &mut ResponseHead,
     reply: &mut Reply<'_>,
-    deadline: Option<&Deadline>,
+    timeout: Option<&RouteTimeout>,
     record: &mut Record<'_>,
 ) -> Result<Answered, Stopped> {
     let retry = forward.retry.as_ref().filter(|policy| policy.applies_to(request));
-    let Ok(_request_permit) = cluster.breaker().request() else {
+    let Ok(permit) = cluster.breaker().request() else {
         let text = format!("{} has too many requests under way\n", cluster.name());
         return Err(Stopped::Answer(LocalReply::new(503, Flag::Overflow, text).undelivered()));
     };
@@ -237,22 +243,27 @@ async fn send(
         record.target(&target);
         let per_try = retry.and_then(|policy| policy.per_try_timeout).map(|timeout| cx.worker.sweep.after(timeout));
         let started = Instant::now();
-        let _in_flight = target.endpoint().map(|endpoint| endpoint.begin());
-        let attempt = Attempt { cx, target: &target, request, framing, per_try: per_try.as_ref(), deadline };
+        let in_flight = target.endpoint().map(|endpoint| endpoint.begin());
+        let attempt = Attempt { cx, target: &target, request, framing, per_try: per_try.as_ref(), timeout };
         let outcome = attempt.run(body, response, reply).await;
         drop(retry_permit.take());
         let (attempted, failure) = match outcome {
             Ok(answered) => {
                 let attempted = attempted(cx, &answered, response);
-                target.finish(answered.outcome(response), started);
+                let latency = started.elapsed();
+                if Answered::is_decided_by_trailers(response) {
+                    record.answered_after(latency);
+                } else {
+                    target.finish(Answered::outcome(response, None), latency);
+                }
                 if !worth_retrying(retry, attempted, response) {
-                    return Ok(answered);
+                    return Ok(answered.holding(permit, in_flight));
                 }
                 (attempted, Failure::Response(Box::new(answered)))
             }
             Err(Failure::DownstreamGone) => return Err(Stopped::DownstreamGone),
             Err(failure) => {
-                target.finish(failure.outcome(), started);
+                target.finish(failure.outcome(), started.elapsed());
                 (failure.attempted(), failure)
             }
         };
@@ -283,7 +294,7 @@ async fn send(
         body.rewind();
         if let Some(policy) = retry {
             let pause = policy.backoff(retries, cx.worker.random());
-            if crate::stream::sweep::race(deadline, tokio::time::sleep(pause)).await.is_err() {
+            if race(timeout.map(RouteTimeout::deadline), tokio::time::sleep(pause)).await.is_err() {
                 return Err(Stopped::Answer(timed_out(cluster)));
             }
         }
@@ -349,7 +360,7 @@ async fn hand_on(
     response: &mut ResponseHead,
     reply: &mut Reply<'_>,
     is_tunnel: bool,
-    deadline: Option<&Deadline>,
+    timeout: Option<&RouteTimeout>,
     record: &mut Record<'_>,
 ) -> Finished {
     let framing = answered.framing(response);
@@ -365,18 +376,28 @@ async fn hand_on(
         }
     };
     let idle = cx.chain.stream_idle_timeout;
-    let mut idle_deadline = idle.map(|idle| cx.worker.sweep.after(idle));
+    let idle_deadline = idle.map(|idle| cx.worker.sweep.after(idle));
     let mut relay = Relay {
         request: (body, &mut upstream, &mut request_pump),
         response: (&mut source, &mut sink, &mut response_pump),
+        request_complete: &|| {
+            if let Some(timeout) = timeout {
+                timeout.begin();
+            }
+        },
         is_tunnel,
     };
-    let relayed = match deadline.filter(|_| !is_tunnel) {
-        Some(deadline) => deadline.race(relay.run(idle.zip(idle_deadline.as_mut()))).await,
-        None => Ok(relay.run(idle.zip(idle_deadline.as_mut())).await),
+    let relayed = match timeout.filter(|_| !is_tunnel) {
+        Some(timeout) => timeout.deadline().race(relay.run(idle.zip(idle_deadline.as_ref()))).await,
+        None => Ok(relay.run(idle.zip(idle_deadline.as_ref())).await),
     };
     record.bytes(request_pump.moved(), response_pump.moved());
     record.trailers(&source);
+    let trailers = source.trailers().cloned();
+    drop(source);
+    if Answered::is_decided_by_trailers(response) {
+        record.judge(Answered::outcome(response, trailers.as_ref()));
+    }
     let flag = match relayed {
         Ok(Relayed::Complete) => {
             let request_read = request_pump.is_done();

@@ -18,6 +18,7 @@ pub mod relay;
 pub mod reply;
 pub mod server_http1;
 pub mod server_http2;
+pub mod timeout;
 
 pub use crate::observe::Direction;
 use crate::observe::{RequestMetrics, Tls};

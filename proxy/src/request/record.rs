@@ -6,12 +6,13 @@ use super::{Direction, Downstream};
 use crate::http::{RequestHead, ResponseHead};
 use crate::observe::{self, AccessRecord, RequestKey, RequestMetrics, ResponseClass, RetryOutcome, Text, Tls, access};
 use crate::stream::body::Source;
-use crate::upstream::{Cluster, EndpointIdentity};
+use crate::upstream::{Cluster, EndpointIdentity, Outcome};
 use weft_xds::names::ResourceName;
 use crate::upstream::pool::Target;
 use crate::worker::Worker;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use weft_rules::Route;
 
@@ -21,6 +22,7 @@ pub struct Record<'a> {
     worker: &'a Rc<Worker>,
     downstream: &'a Downstream,
     started: Instant,
+    latency: Duration,
     line: Option<Box<Line>>,
     route: Option<Arc<Route>>,
     cluster_name: Option<Arc<str>>,
@@ -54,6 +56,7 @@ impl<'a> Record<'a> {
             worker: cx.worker,
             downstream: cx.downstream,
             started: Instant::now(),
+            latency: Duration::ZERO,
             line,
             route: None,
             cluster_name: None,
@@ -122,6 +125,18 @@ impl<'a> Record<'a> {
         self.status = answer.status;
         self.flag = answer.flag;
         self.sent = answer.body.len() as u64;
+    }
+
+    /// The head of the last attempt's response came this long after the attempt began.
+    pub fn answered_after(&mut self, latency: Duration) {
+        self.latency = latency;
+    }
+
+    /// Tells the endpoint how the last attempt ended, where only the end of its response said so.
+    pub fn judge(&self, outcome: Outcome) {
+        if let Some(target) = &self.target {
+            target.finish(outcome, self.latency);
+        }
     }
 
     /// Bytes of both bodies.

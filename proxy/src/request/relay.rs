@@ -28,6 +28,8 @@ pub struct Relay<'x, 's, Q, P> {
     pub request: (&'x mut Q, &'x mut Sink<'s>, &'x mut Pump),
     /// The response's body.
     pub response: (&'x mut P, &'x mut Sink<'s>, &'x mut Pump),
+    /// Called once the request is complete.
+    pub request_complete: &'x dyn Fn(),
     /// After a protocol switch both directions run to their ends, and an end is passed on as a half-close.
     pub is_tunnel: bool,
 }
@@ -35,7 +37,7 @@ pub struct Relay<'x, 's, Q, P> {
 impl<Q: Source, P: Source> Relay<'_, '_, Q, P> {
     /// Moves both bodies until the exchange is over. `idle` is the longest time without a byte in either direction, watched
     /// by `deadline`.
-    pub async fn run(&mut self, idle: Option<(Duration, &mut Deadline)>) -> Relayed {
+    pub async fn run(&mut self, idle: Option<(Duration, &Deadline)>) -> Relayed {
         let Some((idle, deadline)) = idle else { return poll_fn(|cx| self.poll(cx)).await };
         loop {
             let moved = self.moved();
@@ -56,7 +58,10 @@ impl<Q: Source, P: Source> Relay<'_, '_, Q, P> {
         let (source, sink, pump) = &mut self.request;
         let request = if pump.is_done() { Poll::Ready(Ok(())) } else { pump.poll(cx, *source, sink) };
         let request_done = match request {
-            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Ok(())) => {
+                (self.request_complete)();
+                true
+            }
             Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Relayed::DownstreamGone),
             // An upstream that stopped reading may still be answering.
             Poll::Ready(Err(PumpError::Write(WriteError::Reset(h2::Reason::NO_ERROR)))) => false,

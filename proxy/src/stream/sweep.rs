@@ -132,7 +132,7 @@ impl Deadline {
     }
 
     /// Moves the deadline, also one that has passed.
-    pub fn reset(&mut self, at: Instant) {
+    pub fn reset(&self, at: Instant) {
         if let Some(entry) = &mut self.sweep.shared.slots.borrow_mut().entries[self.slot] {
             entry.at = at;
             entry.passed = false;

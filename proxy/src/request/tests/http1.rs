@@ -328,3 +328,22 @@ async fn underscores_in_names_pass_or_go_or_are_refused_as_configured() {
         .await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_route_timeout_runs_from_the_end_of_the_request() {
+    let timeout = Config { routes: "[{match: {prefix: /}, route: {cluster: app, timeout: 3s}}]", ..Config::default() };
+    with_proxy(timeout, |sim| async move {
+        sim.servers.add(APP, |mut io| async move {
+            read_until(&mut io, |text| text.ends_with("end")).await;
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            read_until(&mut io, |_| false).await;
+        });
+        let mut client = sim.connect();
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nstart").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        client.write_all(b"end").await.unwrap();
+        let answer = read_until(&mut client, |text| text.ends_with("ok")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "a slow upload is no slow answer: {answer}");
+    })
+    .await;
+}

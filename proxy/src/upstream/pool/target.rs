@@ -11,6 +11,7 @@ use crate::worker::Worker;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// An endpoint of a cluster, or the original destination where the cluster has no endpoints of its own.
@@ -63,11 +64,10 @@ impl Target {
         self.address
     }
 
-    /// Tells the endpoint how an attempt that began at `started` ended.
-    pub fn finish(&self, outcome: Outcome, started: Instant) {
+    /// Tells the endpoint how an attempt ended whose answer, or failure, took `latency` to come.
+    pub fn finish(&self, outcome: Outcome, latency: Duration) {
         if let Some(endpoint) = &self.endpoint {
-            let now = Instant::now();
-            endpoint.finish(outcome, now - started, now);
+            endpoint.finish(outcome, latency, Instant::now());
         }
     }
 
