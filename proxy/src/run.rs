@@ -125,9 +125,8 @@ fn follow(
     // What an earlier process left is in force before the first connection.
     signing::restore(identity, Some(&state));
     let channel = ControlPlaneChannel::new(sidecar.control_plane.clone(), identity.clone());
-    let renewal = Renewal::new(channel.channel(), identity.clone())
-        .with_token_file(&sidecar.token_file)
-        .with_state_dir(state);
+    let renewal =
+        Renewal::new(channel.channel(), identity.clone()).with_token_file(&sidecar.token_file).with_state_dir(state);
     tokio::spawn(renewal.run());
     let has_certificate = readiness.wait_for("certificate");
     let waits = identity.clone();

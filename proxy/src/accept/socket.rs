@@ -4,7 +4,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-
 /// The kernel lowers this to `net.core.somaxconn`; a smaller constant of ours would drop connections in a rollout.
 const BACKLOG: i32 = 65_535;
 

@@ -11,8 +11,8 @@ use crate::stream::pump::{Pump, PumpError};
 use crate::stream::sink::{Sink, WriteError};
 use crate::stream::sweep::{Deadline, race};
 use crate::upstream::breaker::Permit;
-use crate::upstream::{InFlight, Outcome};
 use crate::upstream::pool::{ConnectError, Http1Connection, Http2Connection, Lease, Target};
+use crate::upstream::{InFlight, Outcome};
 use crate::worker::Worker;
 use bytes::Bytes;
 use std::fmt;
@@ -48,7 +48,8 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        match race(self.timeout.map(RouteTimeout::deadline), race(self.per_try, self.send(body, response, reply))).await {
+        match race(self.timeout.map(RouteTimeout::deadline), race(self.per_try, self.send(body, response, reply))).await
+        {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Failure::PerTryTimeout),
             Err(_) => Err(Failure::RouteTimeout),
@@ -166,8 +167,8 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        let message =
-            convert::request_to_h2(self.request, connection.allows_upgrade()).map_err(|error| Failure::Unconvertible(error.to_string()))?;
+        let message = convert::request_to_h2(self.request, connection.allows_upgrade())
+            .map_err(|error| Failure::Unconvertible(error.to_string()))?;
         let upgrade = message.extensions().get::<h2::ext::Protocol>().is_some();
         let opens_tunnel = upgrade || self.request.is_connect();
         let ends = self.framing.is_empty() && !opens_tunnel;

@@ -6,15 +6,15 @@ use super::{Direction, Downstream};
 use crate::http::{RequestHead, ResponseHead};
 use crate::observe::{self, AccessRecord, RequestKey, RequestMetrics, ResponseClass, RetryOutcome, Text, Tls, access};
 use crate::stream::body::Source;
-use crate::upstream::{Cluster, EndpointIdentity, Outcome};
-use weft_xds::names::ResourceName;
 use crate::upstream::pool::Target;
+use crate::upstream::{Cluster, EndpointIdentity, Outcome};
 use crate::worker::Worker;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use weft_rules::Route;
+use weft_xds::names::ResourceName;
 
 /// The record of one request. It is written when the request finishes, and also when its future is dropped: a request
 /// that nobody waits for any more has ended too.

@@ -104,12 +104,8 @@ async fn read_head(
 
 async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, error: &HeadError) {
     debug!(source = %cx.downstream.source, %error, "request refused");
-    let mut reply = Reply::Http1(Http1Reply {
-        writer: wire.writer(),
-        version: Version::Http11,
-        is_head: false,
-        keep_alive: false,
-    });
+    let mut reply =
+        Reply::Http1(Http1Reply { writer: wire.writer(), version: Version::Http11, is_head: false, keep_alive: false });
     let answer = LocalReply::new(error.status(), Flag::Malformed, error.to_string());
     // The client may be gone already.
     let _ = local::send(&mut reply, head, cx.downstream, &answer).await;

@@ -147,10 +147,10 @@ impl Stream {
         let framing = match converted {
             Ok(framing) => framing,
             Err(error) => {
-            let answer = LocalReply::new(400, Flag::Malformed, error.to_string());
-            // A client that is gone needs no answer.
-            let _ = local::send(&mut reply, &head, &self.downstream, &answer).await;
-            return;
+                let answer = LocalReply::new(400, Flag::Malformed, error.to_string());
+                // A client that is gone needs no answer.
+                let _ = local::send(&mut reply, &head, &self.downstream, &answer).await;
+                return;
             }
         };
         let asks_for_tunnel = head.is_connect() || parts.extensions.get::<h2::ext::Protocol>().is_some();

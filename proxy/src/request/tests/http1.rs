@@ -30,9 +30,15 @@ async fn a_request_and_its_response_pass_byte_for_byte() {
 #[tokio::test(start_paused = true)]
 async fn hop_by_hop_fields_end_here() {
     with_proxy(Config::default(), |sim| async move {
-        let seen = serve(&sim, "HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\nConnection: x-secret\r\nx-secret: 1\r\nContent-Length: 0\r\n\r\n");
+        let seen = serve(
+            &sim,
+            "HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\nConnection: x-secret\r\nx-secret: 1\r\nContent-Length: 0\r\n\r\n",
+        );
         let answer = sim
-            .ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: x-hop, keep-alive\r\nX-Hop: 1\r\nProxy-Connection: x\r\n\r\n", "\r\n\r\n")
+            .ask(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-hop, keep-alive\r\nX-Hop: 1\r\nProxy-Connection: x\r\n\r\n",
+                "\r\n\r\n",
+            )
             .await;
         assert_eq!(*seen.borrow(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(answer, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -129,7 +135,10 @@ async fn expect_continue_is_answered_here_unless_it_is_passed_on() {
     with_proxy(Config::default(), |sim| async move {
         let seen = serve(&sim, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         let mut client = sim.connect();
-        client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            .await
+            .unwrap();
         assert_eq!(read_until(&mut client, |text| text.ends_with("\r\n\r\n")).await, "HTTP/1.1 100 Continue\r\n\r\n");
         client.write_all(b"hi").await.unwrap();
         let answer = read_until(&mut client, |text| text.ends_with("\r\n\r\n")).await;
@@ -146,7 +155,10 @@ async fn expect_continue_is_answered_here_unless_it_is_passed_on() {
             io.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         });
         let mut client = sim.connect();
-        client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            .await
+            .unwrap();
         let interim = read_until(&mut client, |text| text.ends_with("Continue\r\n\r\n")).await;
         assert_eq!(interim, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
         client.write_all(b"hi").await.unwrap();
@@ -177,12 +189,17 @@ async fn an_upgrade_becomes_a_tunnel_and_half_closes_pass() {
         sim.servers.add(APP, |mut io| async move {
             let head = read_until(&mut io, |text| text.ends_with("\r\n\r\n")).await;
             assert!(head.contains("Upgrade: websocket"), "{head}");
-            io.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst").await.unwrap();
+            io.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst")
+                .await
+                .unwrap();
             let said = read_until(&mut io, |_| false).await;
             io.write_all(said.to_uppercase().as_bytes()).await.unwrap();
         });
         let mut client = sim.connect();
-        client.write_all(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly").await.unwrap();
+        client
+            .write_all(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
+            .await
+            .unwrap();
         let opened = read_until(&mut client, |text| text.ends_with("first")).await;
         assert!(opened.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{opened}");
         assert!(opened.to_ascii_lowercase().contains("connection: upgrade\r\n"), "{opened}");
@@ -317,7 +334,11 @@ async fn an_old_request_without_a_host_gets_the_default_one() {
 
 #[tokio::test(start_paused = true)]
 async fn underscores_in_names_pass_or_go_or_are_refused_as_configured() {
-    for (action, expected) in [("ALLOW", Some("GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n")), ("DROP_HEADER", Some("GET / HTTP/1.1\r\nHost: a\r\n\r\n")), ("REJECT_REQUEST", None)] {
+    for (action, expected) in [
+        ("ALLOW", Some("GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n")),
+        ("DROP_HEADER", Some("GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
+        ("REJECT_REQUEST", None),
+    ] {
         let manager = format!("common_http_protocol_options: {{headers_with_underscores_action: {action}}}");
         with_proxy(Config { manager: manager.leak(), ..Config::default() }, |sim| async move {
             let seen = serve(&sim, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");

@@ -125,7 +125,9 @@ async fn an_http2_request_reaches_an_http1_application() {
     with_proxy(Config::default(), |sim| async move {
         let seen = Rc::new(RefCell::new(String::new()));
         let record = seen.clone();
-        sim.servers.add(APP, move |io| canned(io, record.clone(), "HTTP/1.1 201 Made\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nok"));
+        sim.servers.add(APP, move |io| {
+            canned(io, record.clone(), "HTTP/1.1 201 Made\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nok")
+        });
         let mut client = client(&sim).await;
         let (response, mut send) = client.send_request(request("POST", "/x?y"), false).unwrap();
         send.send_data(Bytes::from_static(b"hi"), true).unwrap();
@@ -171,14 +173,17 @@ async fn a_cancelled_stream_is_cancelled_at_the_application() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_grpc_call_gets_a_grpc_status() {
-    with_proxy(Config { routes: "[{match: {prefix: /known}, route: {cluster: app}}]", ..Config::default() }, |sim| async move {
-        let mut client = client(&sim).await;
-        let mut call = request("POST", "/other");
-        call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-        let (response, _) = client.send_request(call, true).unwrap();
-        let response = response.await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["grpc-status"], "12");
-    })
+    with_proxy(
+        Config { routes: "[{match: {prefix: /known}, route: {cluster: app}}]", ..Config::default() },
+        |sim| async move {
+            let mut client = client(&sim).await;
+            let mut call = request("POST", "/other");
+            call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            let (response, _) = client.send_request(call, true).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["grpc-status"], "12");
+        },
+    )
     .await;
 }

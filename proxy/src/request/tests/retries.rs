@@ -20,7 +20,11 @@ fn retry(on: &'static str) -> String {
 async fn successes(sim: &Sim, request: &str, n: usize) -> usize {
     let mut ok = 0;
     for _ in 0..n {
-        let answer = sim.talk(request, |text| text.ends_with("ok") || text.ends_with('\n') && text.len() > 60 && !text.ends_with("\r\n")).await;
+        let answer = sim
+            .talk(request, |text| {
+                text.ends_with("ok") || text.ends_with('\n') && text.len() > 60 && !text.ends_with("\r\n")
+            })
+            .await;
         ok += usize::from(answer.starts_with("HTTP/1.1 200 "));
     }
     ok
@@ -40,7 +44,8 @@ async fn an_endpoint_that_refuses_connections_is_not_noticed_by_the_client() {
     with_proxy(config, |sim| async move {
         let _seen = good(&sim);
         assert_eq!(successes(&sim, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 20).await, 20);
-        let retried: Vec<_> = sim.metrics("weft_request_retries_total").into_iter().filter(|line| !line.ends_with(" 0")).collect();
+        let retried: Vec<_> =
+            sim.metrics("weft_request_retries_total").into_iter().filter(|line| !line.ends_with(" 0")).collect();
         assert!(retried.len() == 1 && retried[0].contains("outcome=\"success\""), "{retried:?}");
     })
     .await;
@@ -55,7 +60,8 @@ async fn an_endpoint_that_refuses_connections_is_not_noticed_by_the_client() {
 #[tokio::test(start_paused = true)]
 async fn a_retried_body_is_sent_whole_again() {
     let routes = retry("5xx");
-    let config = Config { routes: &routes, endpoints: &[BAD, GOOD], cluster: "lb_policy: ROUND_ROBIN", ..Config::default() };
+    let config =
+        Config { routes: &routes, endpoints: &[BAD, GOOD], cluster: "lb_policy: ROUND_ROBIN", ..Config::default() };
     with_proxy(config, |sim| async move {
         let tried = Rc::new(Cell::new(0));
         let count = tried.clone();

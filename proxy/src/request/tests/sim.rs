@@ -32,7 +32,11 @@ pub(super) struct Servers(Rc<RefCell<HashMap<SocketAddr, Server>>>);
 
 impl Servers {
     /// Serves `address` by calling `serve` with each connection.
-    pub(super) fn add<F: Future<Output = ()> + 'static>(&self, address: &str, serve: impl Fn(DuplexStream) -> F + 'static) {
+    pub(super) fn add<F: Future<Output = ()> + 'static>(
+        &self,
+        address: &str,
+        serve: impl Fn(DuplexStream) -> F + 'static,
+    ) {
         let server: Server = Rc::new(move |io| Box::pin(serve(io)));
         self.0.borrow_mut().insert(address.parse().unwrap(), server);
     }
@@ -161,12 +165,7 @@ pub(super) struct Config<'a> {
 
 impl Default for Config<'_> {
     fn default() -> Self {
-        Self {
-            manager: "",
-            routes: "[{match: {prefix: /}, route: {cluster: app}}]",
-            cluster: "",
-            endpoints: &[APP],
-        }
+        Self { manager: "", routes: "[{match: {prefix: /}, route: {cluster: app}}]", cluster: "", endpoints: &[APP] }
     }
 }
 
