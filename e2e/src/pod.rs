@@ -24,6 +24,9 @@ const MARK: u32 = 0x57ef;
 /// The port on which a sidecar serves its statistics, on all of the pod's addresses.
 const STATISTICS: u16 = 15020;
 
+/// Environment variable with the log level of all sidecars, for finding out why a test fails.
+pub const LOG: &str = "WEFT_E2E_LOG";
+
 /// What a new pod shall be.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -159,7 +162,7 @@ pub struct MeshPod {
     spec: Spec,
     pod: Pod,
     programs: Programs,
-    sidecar: Process,
+    sidecar: Mutex<Process>,
     app: Mutex<Option<Process>>,
 }
 
@@ -176,18 +179,9 @@ impl MeshPod {
         hand_in(&pod, "root.pem", control_plane.roots().await?.as_bytes())?;
         hand_in(&pod, "bootstrap.json", spec.bootstrap(control_plane.address()).to_string().as_bytes())?;
         pod.redirect(&Redirect { exclude_mark: Some(MARK), ..Redirect::default() }).await?;
-        let mut command = Command::new(&programs.proxy);
-        command.args(["-c", "/run/bootstrap.json"]).args(&spec.sidecar_arguments);
-        if let Ok(level) = std::env::var("WEFT_E2E_LOG") {
-            command.args(["-l", &level]);
-        }
-        let sidecar = pod.spawn("sidecar", command).await?;
+        let sidecar = Mutex::new(spawn_sidecar(&pod, &programs, &spec).await?);
         let mesh_pod = Self { spec, pod, programs, sidecar, app: Mutex::new(None) };
-        wait::until(START, &format!("the sidecar of {} is ready", mesh_pod.name()), async || {
-            alive(&mesh_pod.sidecar, &mesh_pod.pod)?;
-            Ok(mesh_pod.statistics("/ready").await.and_then(Answer::text).ok())
-        })
-        .await?;
+        mesh_pod.sidecar_ready().await?;
         mesh_pod.start_app().await?;
         Ok(mesh_pod)
     }
@@ -208,8 +202,21 @@ impl MeshPod {
     }
 
     /// The sidecar's process.
-    pub fn sidecar(&self) -> &Process {
-        &self.sidecar
+    pub fn sidecar(&self) -> Process {
+        self.sidecar.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Kills the sidecar as a crash would, and starts it again; waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends, or is not ready in time.
+    pub async fn restart_sidecar(&self) -> Result<(), Error> {
+        let old = self.sidecar();
+        old.kill();
+        old.wait().await;
+        let new = spawn_sidecar(&self.pod, &self.programs, &self.spec).await?;
+        *self.sidecar.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        self.sidecar_ready().await
     }
 
     /// Makes one call from inside, with the options of `weft-shop probe`.
@@ -293,7 +300,16 @@ impl MeshPod {
 
     /// Asks the sidecar to end, and waits for it, at most `grace`.
     pub async fn stop_sidecar(&self, grace: Duration) -> ExitStatus {
-        self.sidecar.stop(grace).await
+        self.sidecar().stop(grace).await
+    }
+
+    async fn sidecar_ready(&self) -> Result<(), Error> {
+        let sidecar = self.sidecar();
+        wait::until(START, &format!("the sidecar of {} is ready", self.name()), async || {
+            alive(&sidecar, &self.pod)?;
+            Ok(self.statistics("/ready").await.and_then(Answer::text).ok().map(drop))
+        })
+        .await
     }
 
     fn app_socket(&self) -> PathBuf {
@@ -303,6 +319,15 @@ impl MeshPod {
     async fn statistics(&self, path: &str) -> Result<Answer, Error> {
         Call::get(path).tcp(SocketAddr::new(self.pod.v4(), STATISTICS)).await
     }
+}
+
+async fn spawn_sidecar(pod: &Pod, programs: &Programs, spec: &Spec) -> Result<Process, Error> {
+    let mut command = Command::new(&programs.proxy);
+    command.args(["-c", "/run/bootstrap.json"]).args(&spec.sidecar_arguments);
+    if let Ok(level) = std::env::var(LOG) {
+        command.args(["-l", &level]);
+    }
+    Ok(pod.spawn("sidecar", command).await?)
 }
 
 /// Puts a file into the pod's `/run`.

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use weft_e2e::client::Call;
 use weft_e2e::folder::{mesh_tls, service};
 use weft_e2e::{Mesh, Spec, identity, wait};
@@ -129,4 +131,40 @@ pub(crate) async fn strict_refuses_a_pod_without_sidecar_and_permissive_serves_i
     })
     .await?;
     Ok(())
+}
+
+pub(crate) async fn strict_mode_ends_plaintext_that_was_admitted_before() -> TestResult {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
+    let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
+    let outsider = mesh.add_outsider("outsider").await?;
+    let address = SocketAddr::new(server.pod().v4(), 8080);
+    let connection = outsider.run(move || std::net::TcpStream::connect(address)).await??;
+    connection.set_nonblocking(true)?;
+    let mut connection = TcpStream::from_std(connection)?;
+    for _ in 0..2 {
+        assert!(ask(&mut connection).await?.starts_with("HTTP/1.1 200"), "permissive mode keeps the connection");
+    }
+
+    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
+    // Which may take a moment to arrive.
+    wait::until(Duration::from_secs(5), "the open connection is answered no more", async || {
+        let answer = ask(&mut connection).await.unwrap_or_default();
+        Ok(answer.is_empty().then_some(()))
+    })
+    .await?;
+    Ok(())
+}
+
+/// One request on an open connection, and its answer; empty if the connection is closed instead.
+async fn ask(connection: &mut TcpStream) -> std::io::Result<String> {
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: reviews\r\n\r\n").await?;
+    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+    while !answer.ends_with("ok\n") {
+        match connection.read(&mut buffer).await? {
+            0 => break,
+            length => answer.push_str(&String::from_utf8_lossy(&buffer[..length])),
+        }
+    }
+    Ok(answer)
 }

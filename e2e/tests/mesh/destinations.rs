@@ -156,9 +156,8 @@ async fn serve_a_giant(size: u64, sent: Arc<AtomicU64>) -> std::io::Result<()> {
 
 /// Reads at least so much of an answer, and leaves.
 async fn read_some(pod: &Pod, address: SocketAddr, enough: u64) -> std::io::Result<u64> {
-    let (_, now) = (pod.name(), tokio::sync::oneshot::channel::<()>());
-    let (go, wait) = now;
-    let _ = go.send(());
+    let (now, wait) = tokio::sync::oneshot::channel();
+    let _ = now.send(());
     pod.run_async(move || stall(address, wait, enough)).await.map_err(std::io::Error::other)?
 }
 

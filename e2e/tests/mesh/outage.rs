@@ -57,6 +57,28 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
     Ok(())
 }
 
+pub(crate) async fn sidecars_start_again_without_the_control_plane() -> TestResult {
+    let (mesh, [client, server]) = strict_pair(Settings::default()).await?;
+    let outcome = client.probe("http://reviews/reviews", &[]).await?;
+    assert!(outcome.ok, "{outcome:?}");
+    // Configuration is written down within a second, so that a storm of changes costs little.
+    for (pod, name) in [(&client, "service/mesh/reviews/80"), (&server, "inbound/mesh/reviews-v1")] {
+        wait::until(LIMIT, &format!("{} has kept {name}", pod.name()), async || {
+            let kept = std::fs::read(pod.pod().run_dir().join("proxy/configuration")).unwrap_or_default();
+            Ok(String::from_utf8_lossy(&kept).contains(name).then_some(()))
+        })
+        .await?;
+    }
+    mesh.control_plane().kill().await;
+    server.restart_sidecar().await?;
+    client.restart_sidecar().await?;
+    let outcome = client.probe("http://reviews/reviews", &[]).await?;
+    assert!(outcome.ok, "the last good configuration, key and certificate are in force: {outcome:?}");
+    let mutual = [("tls", "mutual"), ("response_class", "2xx")];
+    assert_eq!(server.metrics().await?.sum("weft_requests_total", &mutual), 1.0);
+    Ok(())
+}
+
 pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestResult {
     let settings = Settings { certificate_lifetime: Duration::from_secs(4), ..Settings::default() };
     let (mesh, pods) = strict_pair(settings).await?;

@@ -65,16 +65,15 @@ pub(crate) async fn a_sidecar_that_is_asked_to_end_finishes_what_it_has() -> Tes
     // Nothing may be hidden that had reached an application.
     mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", "retries: { attempts: 0 }")).await?;
     for replica in &replicas {
-        // So that calls are under way at any moment.
-        replica.fail("mode=delay&delay_ms=50").await?;
+        // So that every replica has calls under way at any moment: one that has none ends at once.
+        replica.fail("mode=delay&delay_ms=300").await?;
     }
-    // A call whose connection broke is not made again if it may have had an effect.
-    let load = client.load("POST http://reviews/reviews", RATE).await?;
+    let load = client.load(CALL, RATE).await?;
     load.until("all replicas answer", 30, LIMIT, |counts| counts.replicas.len() == 3).await?;
 
     replicas[0].sidecar().terminate();
     // It still accepts: callers learn only now that they shall not call.
-    let before = load.next(20, LIMIT).await?;
+    let before = load.next(10, LIMIT).await?;
     mesh.declare(&replicas[0], Endpoint::Terminating).await?;
     let status = tokio::time::timeout(LIMIT, replicas[0].sidecar().wait()).await?;
     assert_eq!(status.code(), Some(0), "it ended by itself, after {before:?}");
@@ -83,6 +82,9 @@ pub(crate) async fn a_sidecar_that_is_asked_to_end_finishes_what_it_has() -> Tes
     let total = load.total().await?;
     assert_eq!(total.failed, 0, "{:?}", total.first_failures);
 
+    // A call whose connection broke is not made again if it may have had an effect.
+    let load = client.load("POST http://reviews/reviews", RATE).await?;
+    load.until("both others answer", 20, LIMIT, |counts| counts.replicas.len() == 2).await?;
     replicas[1].sidecar().kill();
     let fails = async || Ok((load.total().await?.failed > 0).then_some(()));
     wait::until(LIMIT, "counter-proof: one that is killed breaks what it has", fails).await?;
