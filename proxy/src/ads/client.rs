@@ -272,7 +272,11 @@ impl<C: Connect> Client<C> {
                 }
                 self.failures = 0;
                 self.listeners_answered |= response.type_url == Kind::Listener.type_url();
-                self.state.received(*response, now);
+                let kind = Kind::of_type_url(&response.type_url);
+                let refused = self.state.received(*response, now);
+                if let Some(kind) = kind.filter(|_| refused > 0) {
+                    self.metrics.count_config_rejections(kind.as_str(), refused);
+                }
             }
             Event::Lost(status) => {
                 if !matches!(self.link, Link::Open { answered: true, .. }) {

@@ -395,3 +395,15 @@ fn pauses_grow_and_differ_between_proxies() {
     }
     assert!((0..20).map(|_| pause(9)).collect::<std::collections::HashSet<_>>().len() > 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_resource_is_counted() {
+    let mut world = World::start(None);
+    let stream = world.stream().await;
+    let text = format!("{{name: {INBOUND}, bind_to_port: false, tcp_fast_open_queue_length: 5}}");
+    let bad = pack(&yaml::from_str::<ListenerMessage>(&text).unwrap());
+    stream.send(Kind::Listener, vec![(INBOUND, bad)], &[]);
+    world.settle().await;
+    let counted = world.metrics.encode();
+    assert!(counted.contains("weft_config_rejections_total{kind=\"listener\"} 1\n"), "{counted}");
+}

@@ -291,12 +291,13 @@ impl<C: Compile> State<C> {
         self.replies.clear();
     }
 
-    /// Takes one response: accepts what compiles, refuses the rest, and says so to the server.
-    pub fn received(&mut self, response: DeltaDiscoveryResponse, now: Instant) {
+    /// Takes one response: accepts what compiles, refuses the rest, and says so to the server. Returns how many resources
+    /// were refused.
+    pub fn received(&mut self, response: DeltaDiscoveryResponse, now: Instant) -> usize {
         let Some(kind) = Kind::of_type_url(&response.type_url) else {
             let problem = format!("`{}` was never asked for", response.type_url);
             self.reply(response.type_url, response.nonce, vec![problem]);
-            return;
+            return 0;
         };
         let mut problems = Vec::new();
         let mut needs_changed = false;
@@ -321,11 +322,13 @@ impl<C: Compile> State<C> {
                 needs_changed = true;
             }
         }
+        let refused = problems.len();
         self.reply(response.type_url, response.nonce, problems);
         if needs_changed {
             self.forget_unneeded();
         }
         self.settle(now);
+        refused
     }
 
     /// When [`State::on_time`] has something to do.

@@ -211,9 +211,9 @@ impl Metrics {
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Counts a resource that was refused.
-    pub fn count_config_rejection(&self, kind: &'static str) {
-        self.config_rejections.get_or_create(&[("kind", kind)]).inc();
+    /// Counts resources that were refused.
+    pub fn count_config_rejections(&self, kind: &'static str, count: usize) {
+        self.config_rejections.get_or_create(&[("kind", kind)]).inc_by(count as u64);
     }
 
     /// All metrics in OpenMetrics text (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
