@@ -30,6 +30,9 @@ use tracing::{info, warn};
 /// How often outlier detection looks at its clusters.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long nothing must have come before a draining process ends.
+const QUIET: Duration = Duration::from_millis(250);
+
 /// Runs the proxy until a signal ends it.
 ///
 /// # Errors
@@ -215,10 +218,21 @@ async fn end(trigger: DrainTrigger, drain_time: Duration) -> anyhow::Result<()> 
     }
     trigger.start();
     info!(busy = trigger.busy(), limit = ?drain_time, "draining");
-    if tokio::time::timeout(drain_time, trigger.idle()).await.is_err() {
+    if tokio::time::timeout(drain_time, quiet(&trigger)).await.is_err() {
         warn!(busy = trigger.busy(), "drain time is over; connections are cut");
     }
     Ok(())
+}
+
+/// Resolves when nothing is at work, and nothing came for a while: whoever calls may not know yet that this endpoint goes.
+async fn quiet(trigger: &DrainTrigger) {
+    loop {
+        trigger.idle().await;
+        tokio::time::sleep(QUIET).await;
+        if trigger.busy() == 0 {
+            return;
+        }
+    }
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

@@ -77,6 +77,9 @@ pub struct ControlPlaneChannel {
     control_plane: Arc<ControlPlane>,
     /// Whether the current connection showed our certificate.
     showed_certificate: Arc<AtomicBool>,
+    /// Whether the next connection proves who we are by the token although there is a certificate. Turned over by each
+    /// failure: a certificate kept from an earlier process may be of an authority that is no more.
+    by_token: Arc<AtomicBool>,
 }
 
 impl ControlPlaneChannel {
@@ -84,12 +87,14 @@ impl ControlPlaneChannel {
     pub fn new(control_plane: ControlPlane, identity: Arc<LocalIdentity>) -> Self {
         let control_plane = Arc::new(control_plane);
         let showed_certificate = Arc::new(AtomicBool::new(false));
+        let by_token = Arc::new(AtomicBool::new(false));
         let connector = {
             let (control_plane, showed_certificate) = (control_plane.clone(), showed_certificate.clone());
+            let by_token = by_token.clone();
             tower::service_fn(move |_: Uri| {
                 let (control_plane, identity) = (control_plane.clone(), identity.clone());
-                let showed_certificate = showed_certificate.clone();
-                async move { connect(&control_plane, &identity, &showed_certificate).await.map(TokioIo::new) }
+                let (showed_certificate, by_token) = (showed_certificate.clone(), by_token.load(Ordering::Acquire));
+                async move { connect(&control_plane, &identity, &showed_certificate, by_token).await.map(TokioIo::new) }
             })
         };
         // Only `:authority` is made from the URI; the connector knows where to go.
@@ -99,7 +104,14 @@ impl ControlPlaneChannel {
             .keep_alive_while_idle(true)
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(WINDOW);
-        Self { channel: endpoint.connect_with_connector_lazy(connector), control_plane, showed_certificate }
+        Self { channel: endpoint.connect_with_connector_lazy(connector), control_plane, showed_certificate, by_token }
+    }
+
+    /// A stream could not be opened: the next connection shows the other proof of who we are.
+    pub(super) fn failed(&self) {
+        if self.control_plane.token_file.is_some() {
+            self.by_token.fetch_xor(true, Ordering::AcqRel);
+        }
     }
 
     /// The channel, for further services on the same connection.
@@ -124,6 +136,7 @@ async fn connect(
     control_plane: &ControlPlane,
     identity: &LocalIdentity,
     showed: &AtomicBool,
+    by_token: bool,
 ) -> Result<Connection, ConnectError> {
     let address = control_plane.address;
     let connected = tokio::time::timeout(CONNECT_LIMIT, async {
@@ -134,7 +147,8 @@ async fn connect(
         };
         // An expired certificate would be refused; the token still proves who we are.
         let is_valid = identity.expiry().is_some_and(|expiry| expiry > SystemTime::now());
-        let certificate = identity.current().leaf.as_ref().filter(|_| is_valid).map(|leaf| leaf.certified.clone());
+        let certificate =
+            identity.current().leaf.as_ref().filter(|_| is_valid && !by_token).map(|leaf| leaf.certified.clone());
         let has_certificate = certificate.is_some();
         let config = client_config(tls, identity, certificate)?;
         let connector = TlsConnector::from(Arc::new(config));

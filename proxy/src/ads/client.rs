@@ -75,7 +75,7 @@ impl Connect for ControlPlaneChannel {
             if let Some(authorization) = this.authorization() {
                 request.metadata_mut().insert("authorization", authorization);
             }
-            let response = client.delta_aggregated_resources(request).await?;
+            let response = client.delta_aggregated_resources(request).await.inspect_err(|_| this.failed())?;
             Ok(response.into_inner().boxed())
         })
     }

@@ -64,7 +64,14 @@ impl Attempt<'_> {
     ) -> Result<Answered, Failure> {
         let mut fresh = false;
         loop {
-            let lease = self.target.lease(self.cx.worker, self.cx.downstream, self.request, fresh).await?;
+            let lease = match self.target.lease(self.cx.worker, self.cx.downstream, self.request, fresh).await {
+                Ok(lease) => lease,
+                // The first connection may have brought the request to the application: it is not undelivered.
+                Err(error) if fresh => {
+                    return Err(Failure::Reset { request_sent: true, reused: false, reason: error.to_string() });
+                }
+                Err(error) => return Err(error.into()),
+            };
             let outcome = match lease {
                 Lease::Http1(connection) => self.send_http1(connection, body, response, reply).await,
                 Lease::Http2(connection) => self.send_http2(connection, body, response, reply).await,
