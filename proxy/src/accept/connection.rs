@@ -9,6 +9,7 @@ use crate::request::reply::{Http1Reply, Reply};
 use crate::request::{Direction, Downstream, server_http1, server_http2};
 use crate::snapshot::{ChainBody, Codec, Criteria, FilterChain, HttpChain, Listener, Transport, UnknownDestination};
 use crate::stream::BoxIo;
+use crate::stream::prefixed::Prefixed;
 use crate::stream::sweep::Passed;
 use crate::stream::wire::Wire;
 use crate::tcp;
@@ -230,7 +231,7 @@ async fn serve_silent(
         }
         Some(_) => {
             drop(upstream);
-            let io = Box::new(server_http2::Prefixed::new(io, from_client));
+            let io = Box::new(Prefixed::new(io, from_client));
             // Boxed: this future would otherwise contain itself. It cannot come back here, since there are bytes now.
             Box::pin(serve(worker, listener, io, downstream)).await;
         }

@@ -8,14 +8,12 @@ use crate::http::{Framing, RequestHead, convert};
 use crate::snapshot::HttpChain;
 use crate::stream::BoxIo;
 use crate::stream::body::{Body, Http2Body};
+use crate::stream::prefixed::Prefixed;
 use crate::worker::Worker;
 use bytes::Bytes;
 use std::cell::Cell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
 /// Streams a peer may open and reset before they are served; more is a rapid-reset flood (CVE-2023-44487) and closes the
@@ -161,50 +159,5 @@ impl Stream {
         };
         let cx = life::Context { worker: &self.worker, chain: &self.chain, downstream: &self.downstream };
         life::serve(&cx, &mut head, body, framing, &mut reply).await;
-    }
-}
-
-/// A transport with bytes that were already read from it.
-pub struct Prefixed {
-    io: BoxIo,
-    received: Vec<u8>,
-    start: usize,
-}
-
-impl Prefixed {
-    /// Gives `received` out before anything more is read.
-    pub fn new(io: BoxIo, received: Vec<u8>) -> Self {
-        Self { io, received, start: 0 }
-    }
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let this = &mut *self;
-        if this.start < this.received.len() {
-            let n = buf.remaining().min(this.received.len() - this.start);
-            buf.put_slice(&this.received[this.start..this.start + n]);
-            this.start += n;
-            if this.start == this.received.len() {
-                this.received = Vec::new();
-                this.start = 0;
-            }
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut this.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -1,6 +1,7 @@
 //! Bytes and body frames in motion: what both codecs look like to a request.
 //!
 //! - [`wire`]: a transport with its read and write buffer, the ground HTTP/1.1 stands on.
+//! - [`prefixed`]: a transport of which somebody has read the beginning.
 //! - [`body`]: where a message's body comes from, whatever the codec.
 //! - [`sink`]: where a message's body goes, whatever the codec.
 //! - [`pump`]: moves one into the other with back-pressure, flushing only when the source has run dry.
@@ -9,6 +10,7 @@
 //! Everything here is single-threaded and polled by one task per connection or stream.
 
 pub mod body;
+pub mod prefixed;
 pub mod pump;
 pub mod sink;
 pub mod sweep;

@@ -2,9 +2,9 @@
 
 use crate::observe;
 use crate::request::Downstream;
-use crate::request::server_http2::Prefixed;
 use crate::snapshot::TcpChain;
 use crate::stream::BoxIo;
+use crate::stream::prefixed::Prefixed;
 use crate::upstream::pool::{ConnectError, Target, connect as connect_to};
 use crate::upstream::{Outcome, Protocol, Tried};
 use crate::worker::Worker;
