@@ -10,7 +10,6 @@ use crate::stream::body::{Body, Http1Body, Http2Body, Replay};
 use crate::stream::pump::{Pump, PumpError};
 use crate::stream::sink::{Sink, WriteError};
 use crate::stream::sweep::{Deadline, race};
-use crate::upstream::breaker::Permit;
 use crate::upstream::pool::{ConnectError, Http1Connection, Http2Connection, Lease, Target};
 use crate::upstream::{InFlight, Outcome};
 use crate::worker::Worker;
@@ -162,7 +161,7 @@ impl Attempt<'_> {
         Ok(Answered {
             authenticated: connection.authenticated,
             request_sent,
-            _held: None,
+            _in_flight: None,
             upstream: Upstream::Http1 { connection, parsed, encoder: Some(encoder), reusable: false },
         })
     }
@@ -215,7 +214,7 @@ impl Attempt<'_> {
         Ok(Answered {
             authenticated: connection.authenticated,
             request_sent: pump.is_done(),
-            _held: None,
+            _in_flight: None,
             upstream: Upstream::Http2 {
                 _connection: connection,
                 ended: stream.is_end_stream(),
@@ -243,8 +242,8 @@ pub struct Answered {
     authenticated: bool,
     request_sent: bool,
     upstream: Upstream,
-    /// What counts the exchange as under way until it is over.
-    _held: Option<(Permit, Option<InFlight>)>,
+    /// Counts the exchange as the endpoint's until it is over.
+    _in_flight: Option<InFlight>,
 }
 
 enum Upstream {
@@ -263,9 +262,9 @@ enum Upstream {
 }
 
 impl Answered {
-    /// Counts the exchange as under way until it is over.
-    pub fn holding(self, permit: Permit, in_flight: Option<InFlight>) -> Self {
-        Self { _held: Some((permit, in_flight)), ..self }
+    /// Counts the exchange as the endpoint's until it is over.
+    pub fn holding(self, in_flight: Option<InFlight>) -> Self {
+        Self { _in_flight: in_flight, ..self }
     }
 
     /// Whether the peer proved who it is.

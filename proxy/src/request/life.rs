@@ -111,6 +111,11 @@ pub async fn serve(
         Ok(upgrade) => upgrade,
         Err(answer) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
     };
+    let Ok(_permit) = cluster.breaker().request() else {
+        let text = format!("{} has too many requests under way\n", cluster.name());
+        let answer = LocalReply::new(503, Flag::Overflow, text).undelivered();
+        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+    };
     let timeout = forward.timeout.map(|after| RouteTimeout::new(&cx.worker.sweep, after));
     if framing.is_empty()
         && let Some(timeout) = &timeout
@@ -225,10 +230,6 @@ async fn send(
     record: &mut Record<'_>,
 ) -> Result<Answered, Stopped> {
     let retry = forward.retry.as_ref().filter(|policy| policy.applies_to(request));
-    let Ok(permit) = cluster.breaker().request() else {
-        let text = format!("{} has too many requests under way\n", cluster.name());
-        return Err(Stopped::Answer(LocalReply::new(503, Flag::Overflow, text).undelivered()));
-    };
     let mut tried = Tried::new();
     let mut retries = 0;
     let mut retry_permit = None;
@@ -249,6 +250,7 @@ async fn send(
         drop(retry_permit.take());
         let (attempted, failure) = match outcome {
             Ok(answered) => {
+                let answered = answered.holding(in_flight);
                 let attempted = attempted(cx, &answered, response);
                 let latency = started.elapsed();
                 if Answered::is_decided_by_trailers(response) {
@@ -257,7 +259,7 @@ async fn send(
                     target.finish(Answered::outcome(response, None), latency);
                 }
                 if !worth_retrying(retry, attempted, response) {
-                    return Ok(answered.holding(permit, in_flight));
+                    return Ok(answered);
                 }
                 (attempted, Failure::Response(Box::new(answered)))
             }
