@@ -146,6 +146,7 @@ impl ControlPlane {
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::new());
         let registry = Arc::new(Registry::default());
+        let in_force = watch::Sender::new(source.state.borrow().clone());
         let cache = Arc::new(Cache::new(compose(&source.models.borrow(), &authority.trust().borrow())));
 
         let xds = listen(config.listen).await?;
@@ -170,7 +171,7 @@ impl ControlPlane {
                     cache: cache.clone(),
                     registry: registry.clone(),
                     metrics: metrics.clone(),
-                    loaded: source.state.clone(),
+                    source: in_force.subscribe(),
                     stop: stop.clone(),
                 },
                 authenticator: authenticator.clone(),
@@ -185,14 +186,14 @@ impl ControlPlane {
         tasks.spawn(server::serve(xds, serving, services, stop.clone()));
         let state = Admin {
             folder: config.folder.display().to_string(),
-            source: source.state.clone(),
+            source: in_force.subscribe(),
             cache: cache.clone(),
             registry,
             metrics: metrics.clone(),
             authority: authority.clone(),
         };
         tasks.spawn(admin::serve(admin, state, stop.clone()));
-        tasks.spawn(follow(source, authority.trust(), cache, metrics, stop.clone()));
+        tasks.spawn(follow(source, in_force, authority.trust(), cache, metrics, stop.clone()));
         tasks.close();
         tracing::info!(xds = %xds_addr, admin = %admin_addr, "serving");
         Ok(Self { xds_addr, admin_addr, authority, stop, tasks })
@@ -223,16 +224,18 @@ impl Drop for ControlPlane {
     }
 }
 
-/// Takes every new model, and every change of the trusted roots, to the cache.
+/// Takes every new model, and every change of the trusted roots, to the cache, and says so in `in_force` after it.
 async fn follow(
     mut source: Folder,
+    in_force: watch::Sender<Arc<FolderState>>,
     mut trust: watch::Receiver<Arc<Trust>>,
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    report(&source.state.borrow_and_update(), &metrics);
+    report(&in_force.borrow(), &metrics);
     loop {
+        let mut render = true;
         tokio::select! {
             () = stop.cancelled() => return,
             changed = source.models.changed() => {
@@ -244,19 +247,23 @@ async fn follow(
             }
             // The sender lives in the authority, which outlives this task.
             _ = trust.changed() => {}
-            _ = source.state.changed() => {
-                report(&source.state.borrow_and_update(), &metrics);
-                continue;
+            _ = source.state.changed() => render = source.models.has_changed().unwrap_or(false),
+        }
+        // A model is published before the state that tells of it: the state is read first, so that it tells of nothing
+        // newer than what is rendered here.
+        let state = source.state.borrow_and_update().clone();
+        if render {
+            let since = tokio::time::Instant::now();
+            let configuration = compose(&source.models.borrow_and_update(), &trust.borrow_and_update());
+            let cache = cache.clone();
+            // Rendering takes milliseconds of CPU: not on the threads that serve.
+            match tokio::task::spawn_blocking(move || cache.update(configuration, since)).await {
+                Ok(changed) => tracing::debug!(changed, "resources rendered"),
+                Err(error) => tracing::error!("rendering failed, the old resources stay: {error}"),
             }
         }
-        let since = tokio::time::Instant::now();
-        let configuration = compose(&source.models.borrow_and_update(), &trust.borrow_and_update());
-        let cache = cache.clone();
-        // Rendering takes milliseconds of CPU: not on the threads that serve.
-        match tokio::task::spawn_blocking(move || cache.update(configuration, since)).await {
-            Ok(changed) => tracing::debug!(changed, "resources rendered"),
-            Err(error) => tracing::error!("rendering failed, the old resources stay: {error}"),
-        }
+        report(&state, &metrics);
+        in_force.send_replace(state);
     }
 }
 

@@ -82,7 +82,7 @@ impl<D: Dialect> StreamingService<D::Incoming> for Method<D> {
     fn call(&mut self, request: Request<Streaming<D::Incoming>>) -> Self::Future {
         let AdsService { shared, authenticator } = self.0.clone();
         Box::pin(async move {
-            if !shared.loaded.borrow().loaded {
+            if !shared.source.borrow().loaded {
                 // Every name would be absent, and proxies would give up what they have.
                 return Err(Status::unavailable(
                     "the configuration folder has not been read without errors yet; see `weft status`",

@@ -24,8 +24,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Whether there has ever been a good configuration.
-    pub(crate) loaded: watch::Receiver<Arc<FolderState>>,
+    /// Where what `cache` holds comes from, and whether there has ever been a good configuration.
+    pub(crate) source: watch::Receiver<Arc<FolderState>>,
     pub(crate) stop: CancellationToken,
 }
 

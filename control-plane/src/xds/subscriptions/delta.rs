@@ -41,8 +41,7 @@ impl Session for Delta {
 
         let nothing_named = request.subscribe.is_empty() && request.unsubscribe.is_empty();
         if (first && nothing_named && kind.is_full_state()) || request.subscribe.iter().any(|name| name == WILDCARD) {
-            watch.wildcard = true;
-            watch.compare_all();
+            watch.start_wildcard();
             // Clients wait for the first answer to a wildcard; one that brought its state has it already.
             watch.owes_first |= request.initial_versions.is_empty();
         }

@@ -224,6 +224,16 @@ impl Watch {
         }
     }
 
+    /// Starts the wildcard, or asks for it again. What is still under way to the client counts as held, whatever it was
+    /// sent for: the client will take it for covered by the wildcard, and must hear if it is gone.
+    fn start_wildcard(&mut self) {
+        self.wildcard = true;
+        for (name, _) in self.in_flight.iter().flat_map(|response| &response.resources) {
+            self.held.entry(name.clone()).or_insert(Held::new(Sent::Foreign));
+        }
+        self.compare_all();
+    }
+
     /// Ends the wildcard: what was not also asked for by name is forgotten.
     fn end_wildcard(&mut self) {
         self.wildcard = false;

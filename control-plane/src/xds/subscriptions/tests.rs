@@ -295,6 +295,20 @@ fn a_wildcard_that_reconnects_is_sent_only_what_differs() {
 }
 
 #[test]
+fn what_the_last_wildcard_sent_too_late_is_withdrawn_for_the_next() {
+    let world = World::of(&[(Endpoint, "a", "1")]);
+    let mut session = Delta::default();
+    subscribe(&mut session, Endpoint, &["*"]);
+    let under_way = session.next(&world).unwrap();
+    world.remove(Endpoint, "a");
+    session.resources_changed();
+    unsubscribe(&mut session, Endpoint, &["*"]);
+    subscribe(&mut session, Endpoint, &["*"]);
+    ack(&mut session, &under_way);
+    assert_eq!(acknowledged(&mut session, &world), ["EDS", "EDS -a"]);
+}
+
+#[test]
 fn leaving_the_wildcard_keeps_what_was_named() {
     let world = World::of(&[(Cluster, "a", "1"), (Cluster, "b", "1")]);
     let mut session = Delta::default();
