@@ -5,6 +5,8 @@ CARGO ?= cargo
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET_DIR)/$(TARGET)/debug
+# Property tests see the same cases in every run, so that a change is judged by what it changes; `make fuzz` looks for new ones.
+PROPERTIES := PROPTEST_RNG_SEED=1
 
 .PHONY: help
 help: ## Lists the targets.
@@ -27,7 +29,7 @@ test: ## Runs all checks and tests but the long ones (see `make verify`).
 	@scripts/setup.sh build test
 	$(MAKE) lint
 	$(CARGO) build --locked --workspace --bins
-	$(CARGO) test --locked --workspace --no-fail-fast
+	$(PROPERTIES) $(CARGO) test --locked --workspace --no-fail-fast
 
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and licences.
@@ -37,6 +39,8 @@ lint: ## Formatting, clippy, documentation and licences.
 	scripts/deny.sh
 
 .PHONY: fuzz
-fuzz: ## Fuzzes the HTTP/1.1 codec for SECONDS (default 60).
+fuzz: ## Looks for new cases: property tests at large, then the HTTP/1.1 codec's fuzzer for SECONDS (default 60).
 	@scripts/setup.sh build fuzz
+	PROPTEST_CASES=20000 $(CARGO) test --locked -p weft-rules --test properties
+	PROPTEST_CASES=20000 $(CARGO) test --locked -p weft-proxy -p weft-control-plane --lib -- properties detect any_order
 	scripts/fuzz.sh $(or $(SECONDS),60)
