@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 
 use crate::check::{self, Check};
-use crate::gateway::{GrpcRoute, HttpRoute};
+use crate::gateway::{GrpcRoute, HttpRoute, ReferenceGrant};
 use crate::mesh::{AccessPolicy, FaultPolicy, MeshTls, TrafficPolicy, Workload};
 use crate::path::FieldPath;
 use crate::problem::{Problem, Severity};
@@ -28,6 +28,7 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     HttpRoute(HttpRoute),
     GrpcRoute(GrpcRoute),
+    ReferenceGrant(ReferenceGrant),
     Workload(Workload),
     TrafficPolicy(TrafficPolicy),
     MeshTls(MeshTls),
@@ -80,6 +81,7 @@ impl Object {
             Self::EndpointSlice(_) => "EndpointSlice",
             Self::HttpRoute(_) => "HTTPRoute",
             Self::GrpcRoute(_) => "GRPCRoute",
+            Self::ReferenceGrant(_) => "ReferenceGrant",
             Self::Workload(_) => "Workload",
             Self::TrafficPolicy(_) => "TrafficPolicy",
             Self::MeshTls(_) => "MeshTLS",
@@ -97,6 +99,7 @@ impl Object {
             Self::EndpointSlice(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::GrpcRoute(o) => &o.metadata,
+            Self::ReferenceGrant(o) => &o.metadata,
             Self::Workload(o) => &o.metadata,
             Self::TrafficPolicy(o) => &o.metadata,
             Self::MeshTls(o) => &o.metadata,
@@ -236,6 +239,9 @@ fn read(file: &Arc<str>, document: Node, manifest: &mut Manifest) {
         ("discovery.k8s.io/v1", "EndpointSlice") => reader.object(Warn, Object::EndpointSlice, check::endpoint_slice),
         ("gateway.networking.k8s.io/v1", "HTTPRoute") => reader.object(Refuse, Object::HttpRoute, check::http_route),
         ("gateway.networking.k8s.io/v1", "GRPCRoute") => reader.object(Refuse, Object::GrpcRoute, check::grpc_route),
+        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "ReferenceGrant") => {
+            reader.object(Refuse, Object::ReferenceGrant, check::reference_grant);
+        }
         ("weft.mesh/v1alpha1", "Workload") => reader.object(Refuse, Object::Workload, check::workload),
         ("weft.mesh/v1alpha1", "TrafficPolicy") => reader.object(Refuse, Object::TrafficPolicy, check::traffic_policy),
         ("weft.mesh/v1alpha1", "MeshTLS") => reader.object(Refuse, Object::MeshTls, check::mesh_tls),
@@ -246,12 +252,14 @@ fn read(file: &Arc<str>, document: Node, manifest: &mut Manifest) {
 }
 
 /// Every kind that Weft reads, with its `apiVersion`.
-pub const KINDS: [(&str, &str); 10] = [
+pub const KINDS: [(&str, &str); 12] = [
     ("v1", "Service"),
     ("v1", "ServiceAccount"),
     ("discovery.k8s.io/v1", "EndpointSlice"),
     ("gateway.networking.k8s.io/v1", "HTTPRoute"),
     ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+    ("gateway.networking.k8s.io/v1", "ReferenceGrant"),
+    ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant"),
     ("weft.mesh/v1alpha1", "Workload"),
     ("weft.mesh/v1alpha1", "TrafficPolicy"),
     ("weft.mesh/v1alpha1", "MeshTLS"),

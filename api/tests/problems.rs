@@ -290,3 +290,47 @@ status: {parents: [{anything: goes}]}
     assert_eq!(manifest.problems, []);
     assert_eq!(manifest.objects.len(), 1);
 }
+
+#[test]
+fn a_grant_that_grants_nothing_is_told() {
+    expect(
+        "apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: a, namespace: shop}
+spec:
+  from: [{group: '', kind: HTTPRoute, namespace: client}]
+  to: [{group: apps, kind: Service}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: b, namespace: shop}
+spec: {to: [{group: '', kind: Service, names: b}]}
+",
+        &[
+            "5: ReferenceGrant shop/a: spec.from[0].group: is not the group of HTTPRoute; write gateway.networking.k8s.io",
+            "6: ReferenceGrant shop/a: spec.to[0].group: \"apps\": a Service is in the core group; write group: \"\"",
+            "11: ReferenceGrant shop/b: spec.from: is missing; name the kind and namespace of the routes that may refer",
+            "11: ReferenceGrant shop/b: spec.to[0].names: unknown field; did you mean name?",
+        ],
+    );
+}
+
+#[test]
+fn a_mirror_is_refused_with_the_reason() {
+    expect(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: a}
+spec:
+  parentRefs: [{group: '', kind: Service, name: a}]
+  rules:
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: b, port: 80}}}]
+    backendRefs: [{name: a, port: 80}]
+",
+        &[
+            "7: HTTPRoute default/a: spec.rules[0].filters[0].requestMirror: \"b\": Weft's proxy does not mirror requests, so no copy \
+           would ever arrive there; remove this filter; to send that backend a share of the requests themselves, add it to \
+           backendRefs with a weight",
+        ],
+    );
+}

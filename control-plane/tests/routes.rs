@@ -141,7 +141,14 @@ fn a_consumers_route_goes_before_the_producers_for_the_consumers_namespace_only(
         .replace("name: a, port: 80", "name: a, namespace: shop, port: 80")
         .replace("{name: b, port: 80}", "{name: b, namespace: shop, port: 80}");
     let yaml = a_service() + &route("theirs", "", &rule("producer", "{path: {value: /}}")) + &consumer;
-    let model = model(&yaml);
+    let model = model(
+        &(yaml
+            + &grant(
+                "v1",
+                "{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: client}",
+                "{group: '', kind: Service}",
+            )),
+    );
     let request = Request { path: "/x", ..Request::default() };
     assert_eq!(taken(&table(&model, "client"), &request), "consumer");
     assert_eq!(taken(&table(&model, "shop"), &request), "producer");
@@ -173,6 +180,103 @@ fn a_backend_that_does_not_exist_answers_500_for_its_share() {
     assert_eq!(forward.cluster_not_found_status, 500);
     let shares: Vec<_> = forward.clusters().iter().map(|c| (c.weight, &*c.name)).collect();
     assert_eq!(shares, [(3, "service/shop/b/80"), (1, "service/shop/gone/80")]);
+}
+
+/// A ReferenceGrant of namespace shop.
+fn grant(version: &str, from: &str, to: &str) -> String {
+    format!(
+        "---
+apiVersion: gateway.networking.k8s.io/{version}
+kind: ReferenceGrant
+metadata: {{name: g, namespace: shop}}
+spec: {{from: [{from}], to: [{to}]}}
+"
+    )
+}
+
+/// Namespace client has a service, whose route sends requests to b of namespace shop.
+fn across_namespaces(kind: &str) -> String {
+    let client = service("c", "198.18.10.7", "{port: 80, name: http}", "198.18.0.9")
+        .replace("namespace: shop", "namespace: client");
+    let route = format!(
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: {kind}
+metadata: {{name: out, namespace: client}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: c}}]
+  rules: [{{backendRefs: [{{name: c, port: 80, weight: 3}}, {{name: b, namespace: shop, port: 80}}]}}]
+"
+    );
+    a_service() + &client + &route
+}
+
+fn clusters(model: &Model) -> Vec<String> {
+    let any = resource(model, Route, "outbound/client/c/80", "client").unwrap();
+    let table = RouteTable::compile(&weft_xds::unpack(&any, "").unwrap(), "test").unwrap();
+    let Action::Forward(forward) = table.find(&Request { path: "/", ..Request::default() }, 0).unwrap().action.clone()
+    else {
+        panic!()
+    };
+    assert_eq!(forward.cluster_not_found_status, 500);
+    forward.clusters().iter().map(|c| format!("{} {}", c.weight, c.name)).collect()
+}
+
+#[test]
+fn a_backend_in_another_namespace_is_refused_without_a_grant() {
+    let (model, warnings) = try_build(&across_namespaces("HTTPRoute"), None).unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "f.yaml:37: warning: HTTPRoute client/out: spec.rules[0].backendRefs[1].namespace: \"shop\": namespace shop does not allow \
+          HTTPRoutes of this namespace; its share of the requests is answered with 500; write a ReferenceGrant in namespace shop, from \
+          HTTPRoute of namespace client to Service"
+        ]
+    );
+    // The share of b goes to a cluster that nothing has, for b itself exists.
+    assert_eq!(clusters(&model), ["3 service/client/c/80", "1 refused/shop/b/80"]);
+    assert!(resource(&model, weft_control_plane::ResourceType::Cluster, "refused/shop/b/80", "client").is_none());
+}
+
+#[test]
+fn a_grant_permits_the_kind_namespace_and_service_that_it_names() {
+    let http = "{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: client}";
+    let all = "{group: '', kind: Service}";
+    let permitted = ["3 service/client/c/80", "1 service/shop/b/80"];
+    for (version, from, to) in [
+        ("v1", http, all),
+        ("v1beta1", http, all),
+        ("v1", http, "{group: '', kind: Secret}, {group: '', kind: Service, name: b}"),
+    ] {
+        let model = model(&(across_namespaces("HTTPRoute") + &grant(version, from, to)));
+        assert_eq!(clusters(&model), permitted, "{version} {from} {to}");
+    }
+    for (from, to) in [
+        (http, "{group: '', kind: Service, name: a}"),
+        (http, "{group: '', kind: Secret}"),
+        ("{group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: client}", all),
+        ("{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: elsewhere}", all),
+    ] {
+        let (model, warnings) = try_build(&(across_namespaces("HTTPRoute") + &grant("v1", from, to)), None).unwrap();
+        assert_ne!(clusters(&model), permitted, "{from} {to}");
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    }
+    let grpc = across_namespaces("GRPCRoute");
+    assert!(
+        try_build(&(grpc.clone() + &grant("v1", http, all)), None).unwrap().1[0].contains("does not allow GRPCRoutes")
+    );
+    let model =
+        model(&(grpc + &grant("v1", "{group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: client}", all)));
+    assert_eq!(clusters(&model), permitted);
+}
+
+#[test]
+fn a_consumers_route_to_the_very_service_that_was_called_needs_no_grant() {
+    let consumer = route("mine", "", "  - {name: consumer, backendRefs: [{name: a, namespace: shop, port: 80}]}\n")
+        .replace("namespace: shop}\nspec", "namespace: client}\nspec")
+        .replace("name: a, port: 80}]\n  rules", "name: a, namespace: shop, port: 80}]\n  rules");
+    let model = model(&(a_service() + &consumer));
+    assert_eq!(taken(&table(&model, "client"), &Request { path: "/", ..Request::default() }), "consumer");
 }
 
 #[test]

@@ -420,7 +420,11 @@ fn path_modifier(c: &mut Check, modifier: &PathModifier, matches: &[HttpRouteMat
     }
 }
 
-/// The proxy does not copy requests yet; accepting the filter would mean dropping it silently.
+/// Accepting the filter would mean dropping it silently.
 fn mirror(c: &mut Check, mirror: &RequestMirror) {
-    c.error(&mirror.backend_ref.name, "requests cannot be mirrored yet", "remove the filter");
+    c.error(
+        &mirror.backend_ref.name,
+        "Weft's proxy does not mirror requests, so no copy would ever arrive there",
+        "remove this filter; to send that backend a share of the requests themselves, add it to backendRefs with a weight",
+    );
 }

@@ -5,6 +5,7 @@
 
 mod core;
 mod gateway;
+mod grant;
 mod mesh;
 mod values;
 
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 
 pub(crate) use self::core::{endpoint_slice, service, service_account};
 pub(crate) use self::gateway::{grpc_route, http_route};
+pub(crate) use self::grant::reference_grant;
 pub(crate) use self::mesh::{access_policy, fault_policy, mesh_tls, traffic_policy, workload};
 use crate::path::{FieldPath, Step};
 use crate::problem::Severity;

@@ -1,8 +1,11 @@
-//! The Gateway API's route kinds (`gateway.networking.k8s.io/v1`, standard channel of v1.7) as far as a mesh uses them.
+//! The Gateway API's route kinds (`gateway.networking.k8s.io/v1`, standard channel of v1.7) as far as a mesh uses them, and
+//! the kind by which a namespace allows others to route to it.
 
+mod grant;
 mod grpc;
 mod http;
 
+pub use grant::*;
 pub use grpc::*;
 pub use http::*;
 use serde::Deserialize;

@@ -130,18 +130,29 @@ pub struct RuleRetry {
 /// A service port with its share of the requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
-    /// The service. It may not exist: then its share is answered with 500.
+    /// The service.
     pub service: ObjectName,
     /// Its port.
     pub port: u16,
-    /// Whether service and port exist.
-    pub exists: bool,
+    /// Whether requests can go there.
+    pub reference: Reference,
     /// Its share, in proportion to the sum.
     pub weight: u32,
     /// Changes to the headers of requests to it.
     pub request_headers: HeaderChanges,
     /// Changes to the headers of its responses.
     pub response_headers: HeaderChanges,
+}
+
+/// What became of a reference to a service port. The share of one that is not resolved is answered with 500.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// Service and port exist, and the route may refer to them.
+    Resolved,
+    /// Service or port does not exist.
+    Missing,
+    /// It is in another namespace, which does not allow it (Gateway API, ReferenceGrant).
+    NotPermitted,
 }
 
 /// Changes to headers.

@@ -10,8 +10,8 @@ use super::values::{any, core, duration, limit, matcher, number, regex, route, s
 use crate::model::Model;
 use crate::model::policy::{Retries, Traffic};
 use crate::model::route::{
-    Action, Backend, Forward, HeaderChanges, NamedMatch, PathChange, PathMatch, Redirect, RequestMatch, Rule,
-    ValueMatch,
+    Action, Backend, Forward, HeaderChanges, NamedMatch, PathChange, PathMatch, Redirect, Reference, RequestMatch,
+    Rule, ValueMatch,
 };
 
 /// A request that certainly reached no application is sent again, whatever its method and whatever policies say.
@@ -158,7 +158,7 @@ fn forward_action(forward: &Forward, matched: &PathMatch, traffic: &Traffic) -> 
     let mut action = route::RouteAction {
         timeout: limit(forward.timeout.unwrap_or(traffic.request_timeout)),
         retry_policy: Some(retry_policy(forward, traffic)),
-        // A backend that does not exist: its share is answered with 500 (Gateway API, HTTPBackendRef).
+        // A backend that does not exist or may not be referred to: its share is answered with 500 (Gateway API, HTTPBackendRef).
         cluster_not_found_response_code: ClusterNotFoundResponseCode::InternalServerError.into(),
         host_rewrite_specifier: forward.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
         ..Default::default()
@@ -207,6 +207,10 @@ fn weighted(backend: &Backend) -> route::weighted_cluster::ClusterWeight {
 }
 
 fn cluster_of(backend: &Backend) -> String {
+    // The service may well exist, and then its cluster does: a name that nothing has keeps requests away.
+    if backend.reference == Reference::NotPermitted {
+        return names::refused_cluster(&backend.service.namespace, &backend.service.name, backend.port);
+    }
     names::service_cluster(&backend.service.namespace, &backend.service.name, backend.port)
 }
 

@@ -107,6 +107,13 @@ pub fn service_cluster(namespace: &str, service: &str, port: u16) -> String {
     ResourceName::ServiceCluster(ServicePort { namespace, service, port }).to_string()
 }
 
+/// Name in a route for a backend that the route may not refer to. There is no such cluster: requests to it are answered with the
+/// route's `cluster_not_found_response_code`.
+#[must_use]
+pub fn refused_cluster(namespace: &str, service: &str, port: u16) -> String {
+    format!("refused/{namespace}/{service}/{port}")
+}
+
 /// Name of the cluster, and of its load assignment, of a pod called by its own address.
 #[must_use]
 pub fn pod_cluster(address: SocketAddr) -> String {
@@ -199,6 +206,7 @@ mod tests {
             "pod/here/80",
             "outbound/a/b/70000",
             "example.com:80",
+            &refused_cluster("shop", "reviews", 80),
         ] {
             assert_eq!(ResourceName::parse(name), None, "{name}");
         }

@@ -3,20 +3,20 @@
 use weft_api::FieldPath;
 use weft_api::gateway::{GrpcMethodMatch, GrpcRoute, GrpcRouteFilter, GrpcRouteMatch, GrpcRouteRule, ValueMatchType};
 
+use super::backends::Backends;
 use super::http::{is_dead, named, weight};
-use super::routes::{backend, header_changes, rule_name};
-use super::services::Services;
-use super::{Notes, Written, spec};
+use super::routes::{header_changes, rule_name};
+use super::{Written, spec};
 use crate::model::route::{Action, Backend, Forward, PathMatch, Ranked, RequestMatch, Rule};
 
-pub(super) fn rules(route: &Written<'_, GrpcRoute>, services: &Services<'_>, notes: &mut Notes) -> Vec<Ranked> {
+pub(super) fn rules(route: &Written<'_, GrpcRoute>, backends: &mut Backends<'_>) -> Vec<Ranked> {
     let mut ranked = Vec::new();
     for (index, rule) in route.object.spec.rules.iter().enumerate() {
         let path = spec("rules").index(index);
         let compiled = Rule {
             name: rule_name(&route.name, rule.name.as_deref(), index),
             matches: RequestMatch::default(),
-            action: action(route, rule, &path, services, notes),
+            action: action(rule, &path, backends),
             request_headers: header_changes(rule.filters.iter().find_map(|f| f.request_header_modifier.as_ref())),
             response_headers: header_changes(rule.filters.iter().find_map(|f| f.response_header_modifier.as_ref())),
         };
@@ -57,22 +57,16 @@ fn escape(text: &str) -> String {
     text.chars().flat_map(|c| (!c.is_ascii_alphanumeric() && c != '_').then_some('\\').into_iter().chain([c])).collect()
 }
 
-fn action(
-    route: &Written<'_, GrpcRoute>,
-    rule: &GrpcRouteRule,
-    path: &FieldPath,
-    services: &Services<'_>,
-    notes: &mut Notes,
-) -> Action {
+fn action(rule: &GrpcRouteRule, path: &FieldPath, resolver: &mut Backends<'_>) -> Action {
     let mut backends = Vec::new();
     for (index, reference) in rule.backend_refs.iter().enumerate() {
         let path = path.key("backendRefs").index(index);
-        let (service, port, exists) = backend(route, &reference.target(), &path, services, notes);
+        let (service, port, resolved) = resolver.resolve(&reference.target(), &path);
         let filter = |f: fn(&GrpcRouteFilter) -> Option<&_>| header_changes(reference.filters.iter().find_map(f));
         backends.push(Backend {
             service,
             port,
-            exists,
+            reference: resolved,
             weight: weight(reference.weight),
             request_headers: filter(|f| f.request_header_modifier.as_ref()),
             response_headers: filter(|f| f.response_header_modifier.as_ref()),

@@ -8,22 +8,22 @@ use weft_api::gateway::{
     ValueMatch as WrittenMatch, ValueMatchType,
 };
 
-use super::routes::{backend, header_changes, rule_name};
-use super::services::Services;
-use super::{Notes, Written, spec};
+use super::backends::Backends;
+use super::routes::{header_changes, rule_name};
+use super::{Written, spec};
 use crate::model::route::{
-    Action, Backend, Forward, NamedMatch, PathChange, PathMatch, Ranked, Redirect, RequestMatch, Rule, RuleRetry,
-    ValueMatch,
+    Action, Backend, Forward, NamedMatch, PathChange, PathMatch, Ranked, Redirect, Reference, RequestMatch, Rule,
+    RuleRetry, ValueMatch,
 };
 
-pub(super) fn rules(route: &Written<'_, HttpRoute>, services: &Services<'_>, notes: &mut Notes) -> Vec<Ranked> {
+pub(super) fn rules(route: &Written<'_, HttpRoute>, backends: &mut Backends<'_>) -> Vec<Ranked> {
     let mut ranked = Vec::new();
     for (index, rule) in route.object.spec.rules.iter().enumerate() {
         let path = spec("rules").index(index);
         let compiled = Rule {
             name: rule_name(&route.name, rule.name.as_deref(), index),
             matches: RequestMatch::default(),
-            action: action(route, rule, &path, services, notes),
+            action: action(rule, &path, backends),
             request_headers: header_changes(rule.filters.iter().find_map(|f| f.request_header_modifier.as_ref())),
             response_headers: header_changes(rule.filters.iter().find_map(|f| f.response_header_modifier.as_ref())),
         };
@@ -67,13 +67,7 @@ pub(super) fn named(matches: &[WrittenMatch], name: fn(&str) -> String) -> Vec<N
         .collect()
 }
 
-fn action(
-    route: &Written<'_, HttpRoute>,
-    rule: &HttpRouteRule,
-    path: &FieldPath,
-    services: &Services<'_>,
-    notes: &mut Notes,
-) -> Action {
+fn action(rule: &HttpRouteRule, path: &FieldPath, resolver: &mut Backends<'_>) -> Action {
     if let Some(redirect) = rule.filters.iter().find_map(|f| f.request_redirect.as_ref()) {
         return Action::Redirect(Redirect {
             scheme: redirect.scheme.clone(),
@@ -86,12 +80,12 @@ fn action(
     let mut backends = Vec::new();
     for (index, reference) in rule.backend_refs.iter().enumerate() {
         let path = path.key("backendRefs").index(index);
-        let (service, port, exists) = backend(route, &reference.target(), &path, services, notes);
+        let (service, port, resolved) = resolver.resolve(&reference.target(), &path);
         let filter = |f: fn(&HttpRouteFilter) -> Option<&_>| header_changes(reference.filters.iter().find_map(f));
         backends.push(Backend {
             service,
             port,
-            exists,
+            reference: resolved,
             weight: weight(reference.weight),
             request_headers: filter(|f| f.request_header_modifier.as_ref()),
             response_headers: filter(|f| f.response_header_modifier.as_ref()),
@@ -121,9 +115,9 @@ pub(super) fn weight(written: Option<i32>) -> u32 {
     written.map_or(1, |w| u32::try_from(w).unwrap_or(0))
 }
 
-/// Whether no request can reach any backend: none is there, or all weights are 0.
+/// Whether no request can reach any backend: none is there and permitted, or all weights are 0.
 pub(super) fn is_dead(backends: &[Backend]) -> bool {
-    backends.iter().all(|b| !b.exists || b.weight == 0)
+    backends.iter().all(|b| b.reference != Reference::Resolved || b.weight == 0)
 }
 
 fn path_change(modifier: &PathModifier) -> Option<PathChange> {

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod attach;
+mod backends;
 mod endpoints;
 mod grpc;
 mod http;
@@ -16,7 +17,7 @@ mod traffic;
 
 use std::sync::Arc;
 
-use weft_api::gateway::{GrpcRoute, HttpRoute};
+use weft_api::gateway::{GrpcRoute, HttpRoute, ReferenceGrant};
 use weft_api::k8s_openapi::api::core::v1::Service;
 use weft_api::k8s_openapi::api::discovery::v1::EndpointSlice;
 use weft_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -76,6 +77,7 @@ struct Parts<'a> {
     slices: Vec<Written<'a, EndpointSlice>>,
     http_routes: Vec<Written<'a, HttpRoute>>,
     grpc_routes: Vec<Written<'a, GrpcRoute>>,
+    grants: Vec<Written<'a, ReferenceGrant>>,
     workloads: Vec<Written<'a, Workload>>,
     traffic: Vec<Written<'a, TrafficPolicy>>,
     tls: Vec<Written<'a, MeshTls>>,
@@ -107,6 +109,7 @@ impl<'a> Parts<'a> {
                 Object::EndpointSlice(o) => parts.slices.push(written(o, &o.metadata, origin)),
                 Object::HttpRoute(o) => parts.http_routes.push(written(o, &o.metadata, origin)),
                 Object::GrpcRoute(o) => parts.grpc_routes.push(written(o, &o.metadata, origin)),
+                Object::ReferenceGrant(o) => parts.grants.push(written(o, &o.metadata, origin)),
                 Object::Workload(o) => parts.workloads.push(written(o, &o.metadata, origin)),
                 Object::TrafficPolicy(o) => parts.traffic.push(written(o, &o.metadata, origin)),
                 Object::MeshTls(o) => parts.tls.push(written(o, &o.metadata, origin)),

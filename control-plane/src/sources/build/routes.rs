@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_api::FieldPath;
-use weft_api::gateway::{BackendReference, HeaderModifier, ParentReference};
+use weft_api::gateway::{HeaderModifier, ParentReference};
 
+use super::backends::{Backends, Grants};
 use super::services::Services;
 use super::{Notes, Parts, Written, grpc, http, spec};
 use crate::model::ObjectName;
@@ -13,13 +13,13 @@ use crate::model::route::{HeaderChanges, PortRoutes, Ranked, Seniority, sort};
 
 /// The two kinds of route, of which one port takes only one (GRPCRoute, "cross serving").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(super) enum Kind {
     Http,
     Grpc,
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
@@ -43,14 +43,17 @@ struct Attached {
 type Place = (ObjectName, u16, Option<Arc<str>>);
 
 pub(super) fn attach(services: &mut Services<'_>, parts: &Parts<'_>, notes: &mut Notes) {
+    let grants = Grants::of(parts);
     let mut attached: BTreeMap<Place, Vec<Attached>> = BTreeMap::new();
     for route in &parts.http_routes {
-        let rules = http::rules(route, services, notes);
-        place(Kind::Http, route, &route.object.spec.parent_refs, rules, services, notes, &mut attached);
+        let parents = &route.object.spec.parent_refs;
+        let rules = http::rules(route, &mut Backends::of(route, parents, Kind::Http, services, &grants, notes));
+        place(Kind::Http, route, parents, rules, services, notes, &mut attached);
     }
     for route in &parts.grpc_routes {
-        let rules = grpc::rules(route, services, notes);
-        place(Kind::Grpc, route, &route.object.spec.parent_refs, rules, services, notes, &mut attached);
+        let parents = &route.object.spec.parent_refs;
+        let rules = grpc::rules(route, &mut Backends::of(route, parents, Kind::Grpc, services, &grants, notes));
+        place(Kind::Grpc, route, parents, rules, services, notes, &mut attached);
     }
     let mut routes: BTreeMap<(ObjectName, u16), PortRoutes> = BTreeMap::new();
     for ((service, port, callers), candidates) in attached {
@@ -165,45 +168,6 @@ fn place<T>(
             );
         }
     }
-}
-
-/// The service port that a reference names, and whether it exists; told if not.
-pub(super) fn backend<T>(
-    route: &Written<'_, T>,
-    backend: &BackendReference,
-    path: &FieldPath,
-    services: &Services<'_>,
-    notes: &mut Notes,
-) -> (ObjectName, u16, bool) {
-    let namespace = backend.namespace.as_deref().unwrap_or(&route.name.namespace);
-    let name = ObjectName::new(namespace, backend.name.as_str());
-    let is_service =
-        backend.group.as_deref().is_none_or(str::is_empty) && backend.kind.as_deref().is_none_or(|k| k == "Service");
-    let port = backend.port.unwrap_or_default();
-    if !is_service {
-        // Told when the file was read.
-        return (name, port, false);
-    }
-    let built = services.get(&name);
-    let exists = built.is_some_and(|s| s.service.port(port).is_some());
-    if built.is_none() {
-        notes.warning(
-            route.origin,
-            &path.key("name"),
-            &backend.name,
-            format!("there is no Service {name}"),
-            "its share of the requests is answered with 500",
-        );
-    } else if !exists {
-        notes.warning(
-            route.origin,
-            &path.key("port"),
-            port,
-            format!("Service {name} has no such port"),
-            "its share of the requests is answered with 500",
-        );
-    }
-    (name, port, exists)
 }
 
 pub(super) fn header_changes(modifier: Option<&HeaderModifier>) -> HeaderChanges {
