@@ -1,7 +1,7 @@
 //! One try at one endpoint: from a connection to the response's head.
 
+use super::failure::Failure;
 use super::life::Context;
-use super::local::Flag;
 use super::reply::Reply;
 use super::timeout::RouteTimeout;
 use crate::http::{Fields, Framing, RequestHead, ResponseHead, convert};
@@ -10,11 +10,10 @@ use crate::stream::body::{Body, Http1Body, Http2Body, Replay};
 use crate::stream::pump::{Pump, PumpError};
 use crate::stream::sink::{Sink, WriteError};
 use crate::stream::sweep::{Deadline, race};
-use crate::upstream::pool::{ConnectError, Http1Connection, Http2Connection, Lease, Target};
+use crate::upstream::pool::{Http1Connection, Http2Connection, Lease, Target};
 use crate::upstream::{InFlight, Outcome};
 use crate::worker::Worker;
 use bytes::Bytes;
-use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -61,12 +60,13 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        let mut fresh = false;
+        // What the connection before this one may have brought to the application, if there was one.
+        let mut resent_after: Option<bool> = None;
         loop {
+            let fresh = resent_after.is_some();
             let lease = match self.target.lease(self.cx.worker, self.cx.downstream, self.request, fresh).await {
                 Ok(lease) => lease,
-                // The first connection may have brought the request to the application: it is not undelivered.
-                Err(error) if fresh => {
+                Err(error) if resent_after == Some(true) => {
                     return Err(Failure::Reset { request_sent: true, reused: false, reason: error.to_string() });
                 }
                 Err(error) => return Err(error.into()),
@@ -76,12 +76,8 @@ impl Attempt<'_> {
                 Lease::Http2(connection) => self.send_http2(connection, body, response, reply).await,
             };
             match outcome {
-                // An application may close a connection at the very moment a request is sent on it. The request may be
-                // repeated where the method allows it (RFC 9112 §9.3.1), once, and on a connection that did not idle.
-                Err(Failure::Reset { reused: true, .. })
-                    if !fresh && is_idempotent(self.request.method()) && body.rewind() =>
-                {
-                    fresh = true;
+                Err(failure) if !fresh && failure.may_be_resent(self.request.method()) && body.rewind() => {
+                    resent_after = Some(!failure.is_undelivered());
                 }
                 outcome => return outcome,
             }
@@ -103,11 +99,13 @@ impl Attempt<'_> {
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
         let reused = connection.reused;
+        let mark = connection.wire.mark();
         encode_request(self.request, self.framing, connection.wire.writer().buffer());
         let (mut reader, writer) = connection.wire.split();
         let mut sink = Sink::Http1 { writer, encoder: BodyEncoder::new(self.framing) };
         let mut pump = Pump::default();
         let mut broken: Option<WriteError> = None;
+        let mut has_response_begun = false;
         let to = ResponseTo::request(self.request, self.request.fields.contains("upgrade"));
         let parsed = poll_fn(|cx| {
             if !pump.is_done() && broken.is_none() {
@@ -124,6 +122,7 @@ impl Attempt<'_> {
                     Ok(Some(parsed)) => {
                         reader.consume(parsed.consumed);
                         if parsed.interim {
+                            has_response_begun = true;
                             reply.interim(response);
                             continue;
                         }
@@ -135,6 +134,7 @@ impl Attempt<'_> {
                 match reader.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => {}
                     Poll::Ready(end) => {
+                        has_response_begun |= !reader.bytes().is_empty();
                         let reason = match (end, &broken) {
                             (Err(error), _) => error.to_string(),
                             (Ok(_), Some(error)) => error.to_string(),
@@ -153,9 +153,17 @@ impl Attempt<'_> {
             }
             Poll::Pending
         })
-        .await?;
+        .await;
         let Sink::Http1 { encoder, .. } = sink else {
             return Err(Failure::Malformed("an HTTP/1.1 sink changed its kind".to_owned()));
+        };
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(Failure::Reset { reason, .. }) => {
+                let request_sent = has_response_begun || connection.wire.was_taken_since(mark).await;
+                return Err(Failure::Reset { request_sent, reused, reason });
+            }
+            Err(failure) => return Err(failure),
         };
         let request_sent = pump.is_done();
         Ok(Answered {
@@ -230,11 +238,6 @@ impl Attempt<'_> {
 
 fn number(value: Option<&[u8]>) -> Option<u64> {
     std::str::from_utf8(value?).ok()?.trim().parse().ok()
-}
-
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
 }
 
 /// A response whose head is there, and the exchange that goes on under it.
@@ -339,137 +342,6 @@ impl Answered {
     pub fn give_back(self, worker: &Rc<Worker>) {
         if let Upstream::Http1 { connection, reusable: true, .. } = self.upstream {
             worker.pools.give_back(connection);
-        }
-    }
-}
-
-/// Why an attempt has no response, or none that is good enough.
-pub enum Failure {
-    /// No connection.
-    Connect(ConnectError),
-    /// The peer refused the stream before processing it.
-    Refused,
-    /// The connection or stream broke before a response.
-    Reset {
-        /// Whether the request's head had been sent.
-        request_sent: bool,
-        /// Whether the connection had served another request before.
-        reused: bool,
-        /// What broke.
-        reason: String,
-    },
-    /// The attempt's own time was over.
-    PerTryTimeout,
-    /// The request's time was over.
-    RouteTimeout,
-    /// The client is gone.
-    DownstreamGone,
-    /// The response is no valid HTTP.
-    Malformed(String),
-    /// The request cannot be said in the upstream's HTTP version.
-    Unconvertible(String),
-    /// A breaker is open.
-    Overflow,
-    /// A response that the retry policy does not accept.
-    Response(Box<Answered>),
-}
-
-impl Failure {
-    fn of_h2(error: &h2::Error, request_sent: bool) -> Self {
-        if error.reason() == Some(h2::Reason::REFUSED_STREAM) {
-            return Self::Refused;
-        }
-        // A connection that says goodbye names the last stream it will process; the h2 crate fails the others so.
-        if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR) {
-            return Self::Refused;
-        }
-        Self::Reset { request_sent, reused: true, reason: error.to_string() }
-    }
-
-    /// What the retry policy decides on.
-    pub fn attempted(&self) -> weft_rules::Attempt {
-        match self {
-            Self::Connect(_) => weft_rules::Attempt::ConnectFailure,
-            Self::Refused => weft_rules::Attempt::RefusedStream,
-            Self::Reset { request_sent, .. } => weft_rules::Attempt::Reset { request_sent: *request_sent },
-            Self::PerTryTimeout => weft_rules::Attempt::PerTryTimeout,
-            Self::Malformed(_) => weft_rules::Attempt::Reset { request_sent: true },
-            Self::Overflow | Self::RouteTimeout | Self::DownstreamGone | Self::Unconvertible(_) | Self::Response(_) => {
-                weft_rules::Attempt::Overflow
-            }
-        }
-    }
-
-    /// What it says about the endpoint.
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Connect(_) => Outcome::ConnectFailure,
-            Self::PerTryTimeout | Self::RouteTimeout => Outcome::Timeout,
-            // The endpoint is leaving, which is no fault; the client's or our own doing says nothing about it.
-            Self::Refused | Self::DownstreamGone | Self::Unconvertible(_) | Self::Overflow | Self::Response(_) => {
-                Outcome::Cancelled
-            }
-            Self::Reset { .. } | Self::Malformed(_) => Outcome::Reset,
-        }
-    }
-
-    /// Whether another attempt cannot help.
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::RouteTimeout | Self::DownstreamGone | Self::Unconvertible(_))
-    }
-
-    /// Whether no byte of the request reached the application.
-    pub fn is_undelivered(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Refused | Self::Reset { request_sent: false, .. } | Self::Overflow)
-    }
-
-    /// The status that tells the client.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::PerTryTimeout | Self::RouteTimeout => 504,
-            Self::Malformed(_) => 502,
-            Self::Unconvertible(_) => 400,
-            _ => 503,
-        }
-    }
-
-    /// The flag that tells the operator.
-    pub fn flag(&self) -> Flag {
-        match self {
-            Self::Connect(_) => Flag::ConnectFailure,
-            Self::Refused | Self::Reset { .. } | Self::Malformed(_) | Self::Response(_) => Flag::UpstreamReset,
-            Self::PerTryTimeout | Self::RouteTimeout => Flag::Timeout,
-            Self::DownstreamGone => Flag::DownstreamClosed,
-            Self::Unconvertible(_) => Flag::Malformed,
-            Self::Overflow => Flag::Overflow,
-        }
-    }
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        match error {
-            ConnectError::Overflow => Self::Overflow,
-            error => Self::Connect(error),
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) => write!(f, "{error}"),
-            Self::Refused => f.write_str("the peer refused the stream"),
-            Self::Reset { reason, .. } => write!(f, "{reason}"),
-            Self::PerTryTimeout => f.write_str("no response within the attempt's timeout"),
-            Self::RouteTimeout => f.write_str("no response within the route's timeout"),
-            Self::DownstreamGone => f.write_str("the client went away"),
-            Self::Malformed(reason) => write!(f, "malformed response: {reason}"),
-            Self::Unconvertible(reason) => {
-                write!(f, "the request cannot be sent in the upstream's HTTP version: {reason}")
-            }
-            Self::Overflow => f.write_str("a circuit breaker is open"),
-            Self::Response(_) => f.write_str("the response asks for another attempt"),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The life of a request, from its head to its record.
 
-use super::attempt::{Answered, Attempt, Failure};
+use super::attempt::{Answered, Attempt};
 use super::edge;
+use super::failure::Failure;
 use super::filters::{self, Verdict};
 use super::local::{self, Flag, LocalReply, UNDELIVERED};
 use super::record::Record;

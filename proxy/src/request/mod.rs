@@ -3,6 +3,7 @@
 //! - [`server_http1`], [`server_http2`]: a connection's requests, one by one or as streams, handed to
 //! - [`life::serve`]: match → authorize → pick → send → record, the whole of it in one function, whichever codec asks;
 //! - [`attempt`]: one try at one endpoint, up to the response's head;
+//! - [`failure`]: why there is none, and whether another attempt may follow;
 //! - [`relay`]: both bodies, at the same time, to their ends;
 //! - [`filters`]: what may answer in the upstream's place;
 //! - [`reply`], [`local`]: the way back, and the answers that are the proxy's own;
@@ -10,6 +11,7 @@
 
 pub mod attempt;
 mod edge;
+pub mod failure;
 pub mod filters;
 pub mod life;
 pub mod local;

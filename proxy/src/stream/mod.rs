@@ -16,12 +16,48 @@ pub mod sink;
 pub mod sweep;
 pub mod wire;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::TcpStream;
 
 /// A byte transport: a TCP socket, a TLS stream over one, or an in-memory pipe under test.
-pub trait Io: AsyncRead + AsyncWrite + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Unpin {
+    /// What has become of the bytes sent, where the transport knows.
+    fn delivery(&self) -> Option<&dyn Delivery> {
+        None
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+/// Tells sent bytes from taken ones. A write to a socket that the peer has closed succeeds all the same; only the peer's
+/// acknowledgements say whether anybody can have read it.
+pub trait Delivery {
+    /// Bytes handed to the network so far. Costs nothing.
+    fn sent(&self) -> u64;
+    /// How many of them the peer's kernel has taken, on a connection that the peer has closed; `None` where it cannot be found
+    /// out.
+    fn taken(&self) -> Option<Taken>;
+}
+
+/// What a peer has taken of the bytes sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes acknowledged.
+    pub bytes: u64,
+    /// The connection is over: there will be no more.
+    pub is_final: bool,
+}
+
+impl Io for TcpStream {}
+
+impl Io for DuplexStream {}
+
+// The way to the control plane.
+impl Io for tokio_rustls::client::TlsStream<TcpStream> {}
+
+impl Io for BoxIo {
+    fn delivery(&self) -> Option<&dyn Delivery> {
+        (**self).delivery()
+    }
+}
 
 /// A transport of any kind. One virtual call per read or write is nothing beside the system call behind it, and it
 /// keeps the data path compiled once.

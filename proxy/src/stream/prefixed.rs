@@ -1,6 +1,6 @@
 //! A transport of which somebody has read the beginning.
 
-use super::BoxIo;
+use super::{BoxIo, Delivery, Io};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +16,12 @@ impl Prefixed {
     /// Gives `received` out before anything more is read.
     pub fn new(io: BoxIo, received: Vec<u8>) -> Self {
         Self { io, received, start: 0 }
+    }
+}
+
+impl Io for Prefixed {
+    fn delivery(&self) -> Option<&dyn Delivery> {
+        self.io.delivery()
     }
 }
 

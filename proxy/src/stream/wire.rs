@@ -6,7 +6,9 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// Bytes read at most in one go. Larger reads bring nothing (measured between 4 and 64 KiB).
 const READ_CHUNK: usize = 16 * 1024;
@@ -38,7 +40,22 @@ struct Output {
     buffer: Vec<u8>,
     start: usize,
     needs_flush: bool,
+    /// Bytes the transport has accepted, ever.
+    accepted: u64,
 }
+
+/// A point in what is sent; see [`Wire::was_taken_since`].
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    accepted: u64,
+    sent: Option<u64>,
+}
+
+/// How long the peer's verdict on bytes sent to a broken connection is waited for: its reset is one round trip away.
+const VERDICT: Duration = Duration::from_millis(50);
+
+/// How often it is looked for.
+const VERDICT_STEP: Duration = Duration::from_millis(2);
 
 impl Wire {
     /// Wraps a transport; `received` are bytes somebody (protocol detection) has already read from it.
@@ -76,6 +93,31 @@ impl Wire {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let io = self.io.get_mut();
         Pin::new(io).poll_read(&mut cx, &mut probe).is_pending()
+    }
+
+    /// The point up to which has been sent.
+    pub fn mark(&self) -> Mark {
+        Mark { accepted: self.output.accepted, sent: self.io.borrow().delivery().map(|delivery| delivery.sent()) }
+    }
+
+    /// On a connection that has broken: whether the peer can have taken any byte sent since `mark`. `true` in doubt.
+    pub async fn was_taken_since(&self, mark: Mark) -> bool {
+        if self.output.accepted == mark.accepted {
+            return false;
+        }
+        let Some(sent) = mark.sent else { return true };
+        let started = Instant::now();
+        loop {
+            let taken = self.io.borrow().delivery().and_then(|delivery| delivery.taken());
+            match taken {
+                Some(taken) if taken.bytes <= sent && taken.is_final => return false,
+                // Closed by the peer, and nothing acknowledged yet: either comes within a round trip.
+                Some(taken) if taken.bytes <= sent && started.elapsed() < VERDICT => {
+                    tokio::time::sleep(VERDICT_STEP).await;
+                }
+                Some(_) | None => return true,
+            }
+        }
     }
 
     /// Gives large buffers back to the allocator while the connection idles.
@@ -200,6 +242,7 @@ impl Writer<'_> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             output.start += n;
+            output.accepted += n as u64;
             output.needs_flush = true;
         }
         output.buffer.clear();

@@ -3,8 +3,8 @@
 use crate::observe;
 use crate::request::Downstream;
 use crate::snapshot::TcpChain;
-use crate::stream::BoxIo;
 use crate::stream::prefixed::Prefixed;
+use crate::stream::{BoxIo, Io};
 use crate::upstream::pool::{ConnectError, Target, connect as connect_to};
 use crate::upstream::{Outcome, Protocol, Tried};
 use crate::worker::Worker;
@@ -162,6 +162,8 @@ struct Counted {
     activity: Rc<Activity>,
     way: Way,
 }
+
+impl Io for Held {}
 
 impl AsyncRead for Held {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::handshake::explain;
 use super::peer::PeerIdentity;
+use crate::stream::{Delivery, Io};
 
 /// The most plaintext in a record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -223,6 +224,12 @@ impl From<FillError> for io::Error {
             FillError::Transport(error) => error,
             FillError::Tls(error) => Self::new(io::ErrorKind::InvalidData, explain(&error)),
         }
+    }
+}
+
+impl<S: Io> Io for TlsStream<S> {
+    fn delivery(&self) -> Option<&dyn Delivery> {
+        self.io.delivery()
     }
 }
 

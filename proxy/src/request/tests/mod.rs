@@ -2,5 +2,6 @@
 
 mod http1;
 mod http2;
+mod resending;
 mod retries;
 mod sim;

@@ -26,9 +26,15 @@ const SOCKET_BUFFER: usize = 64 * 1024;
 
 type Server = Rc<dyn Fn(DuplexStream) -> LocalFuture<'static, ()>>;
 
+/// What stands between the proxy and its connection to a server.
+type Fault = Rc<dyn Fn(DuplexStream) -> BoxIo>;
+
 /// The servers of a test, by address. An address without one refuses connections.
 #[derive(Clone, Default)]
-pub(super) struct Servers(Rc<RefCell<HashMap<SocketAddr, Server>>>);
+pub(super) struct Servers {
+    servers: Rc<RefCell<HashMap<SocketAddr, Server>>>,
+    fault: Rc<RefCell<Option<Fault>>>,
+}
 
 impl Servers {
     /// Serves `address` by calling `serve` with each connection.
@@ -38,19 +44,28 @@ impl Servers {
         serve: impl Fn(DuplexStream) -> F + 'static,
     ) {
         let server: Server = Rc::new(move |io| Box::pin(serve(io)));
-        self.0.borrow_mut().insert(address.parse().unwrap(), server);
+        self.servers.borrow_mut().insert(address.parse().unwrap(), server);
+    }
+
+    /// Puts `fault` between the proxy and every connection it makes from now on.
+    pub(super) fn disturb(&self, fault: impl Fn(DuplexStream) -> BoxIo + 'static) {
+        *self.fault.borrow_mut() = Some(Rc::new(fault));
     }
 }
 
 impl Network for Servers {
     fn connect(&self, address: SocketAddr) -> LocalFuture<'_, io::Result<BoxIo>> {
         Box::pin(async move {
-            let Some(server) = self.0.borrow().get(&address).cloned() else {
+            let Some(server) = self.servers.borrow().get(&address).cloned() else {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             };
             let (near, far) = duplex(SOCKET_BUFFER);
             tokio::task::spawn_local(server(far));
-            Ok(Box::new(near) as BoxIo)
+            let fault = self.fault.borrow().clone();
+            Ok(match fault {
+                Some(fault) => fault(near),
+                None => Box::new(near) as BoxIo,
+            })
         })
     }
 }
@@ -65,10 +80,15 @@ pub(super) struct Sim {
 impl Sim {
     /// A connection of a client to the listener.
     pub(super) fn connect(&self) -> DuplexStream {
+        self.connect_as(Direction::Outbound)
+    }
+
+    /// As [`Sim::connect`], as if the listener were of that direction.
+    pub(super) fn connect_as(&self, direction: Direction) -> DuplexStream {
         let (client, server) = duplex(SOCKET_BUFFER);
         let source = "198.18.0.9:40000".parse().unwrap();
         let destination = "198.19.0.1:80".parse().unwrap();
-        let downstream = Downstream::plain(Direction::Outbound, source, destination);
+        let downstream = Downstream::plain(direction, source, destination);
         let listener = self.worker.store().listener("test").unwrap();
         tokio::task::spawn_local(connection::serve(self.worker.clone(), listener, Box::new(server), downstream));
         client

@@ -1,6 +1,7 @@
 //! Making a connection to an endpoint.
 
 use super::Target;
+use super::socket::ConnectedSocket;
 use crate::accept;
 use crate::request::{Direction, Downstream};
 use crate::stream::{BoxIo, sweep};
@@ -87,7 +88,10 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Network for TcpNetwork {
     fn connect(&self, address: SocketAddr) -> LocalFuture<'_, io::Result<BoxIo>> {
-        Box::pin(async move { Ok(Box::new(connect_tcp(address, self.mark).await?) as BoxIo) })
+        Box::pin(async move {
+            let stream = connect_tcp(address, self.mark).await?;
+            Ok(Box::new(ConnectedSocket::new(stream)) as BoxIo)
+        })
     }
 
     fn is_own(&self, address: IpAddr) -> bool {

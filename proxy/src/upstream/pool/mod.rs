@@ -6,6 +6,7 @@
 mod connect;
 mod http1;
 mod http2;
+mod socket;
 mod target;
 
 pub use connect::{ConnectError, Connected, LocalFuture, Network, TcpNetwork, connect, connect_tcp, tune};
