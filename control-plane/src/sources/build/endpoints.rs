@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use weft_api::k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::pods::BuiltPod;
+use super::index::PodIndex;
 use super::services::{BuiltService, Services};
 use super::{Notes, Parts, Written};
 use crate::model::{Endpoint, Health, ObjectName};
@@ -14,9 +14,7 @@ use crate::model::{Endpoint, Health, ObjectName};
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-pub(super) fn fill(services: &mut Services<'_>, parts: &Parts<'_>, pods: &[BuiltPod<'_>], notes: &mut Notes) {
-    let by_address: HashMap<IpAddr, &BuiltPod<'_>> =
-        pods.iter().flat_map(|p| p.pod.addresses.iter().map(move |ip| (*ip, p))).collect();
+pub(super) fn fill(services: &mut Services<'_>, parts: &Parts<'_>, pods: &PodIndex<'_, '_>, notes: &mut Notes) {
     let mut slices: HashMap<ObjectName, Vec<&Written<'_, EndpointSlice>>> = HashMap::new();
     for slice in &parts.slices {
         let Some(service) = slice.object.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME)) else {
@@ -36,7 +34,7 @@ pub(super) fn fill(services: &mut Services<'_>, parts: &Parts<'_>, pods: &[Built
         for at in 0..built.service.ports.len() {
             // A map: slices may name what the selector found already, and the order is that of the addresses.
             let mut found: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
-            from_slices(built, at, slices, &by_address, &mut found);
+            from_slices(built, at, slices, pods, &mut found);
             selected(built, at, pods, with_unready, &mut found);
             built.service.ports[at].endpoints = Arc::new(found.into_values().collect());
         }
@@ -46,11 +44,11 @@ pub(super) fn fill(services: &mut Services<'_>, parts: &Parts<'_>, pods: &[Built
 fn selected(
     built: &BuiltService<'_>,
     at: usize,
-    pods: &[BuiltPod<'_>],
+    pods: &PodIndex<'_, '_>,
     with_unready: bool,
     found: &mut BTreeMap<SocketAddr, Endpoint>,
 ) {
-    for pod in pods.iter().filter(|p| built.selects(p)) {
+    for pod in pods.selected(built) {
         let health = match (pod.pod.terminating, pod.pod.ready || with_unready) {
             (true, _) => Health::Draining,
             (false, true) => Health::Healthy,
@@ -68,7 +66,7 @@ fn from_slices(
     built: &BuiltService<'_>,
     at: usize,
     slices: &[&Written<'_, EndpointSlice>],
-    by_address: &HashMap<IpAddr, &BuiltPod<'_>>,
+    pods: &PodIndex<'_, '_>,
     found: &mut BTreeMap<SocketAddr, Endpoint>,
 ) {
     let port_name = built.service.ports[at].name.as_deref().unwrap_or_default();
@@ -94,7 +92,7 @@ fn from_slices(
             // All addresses of an endpoint are of the same pod (discovery.k8s.io/v1): the first stands for it.
             let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok()) else { continue };
             let address = SocketAddr::new(ip, port);
-            let peer = by_address.get(&ip).and_then(|p| p.pod.peer());
+            let peer = pods.at(ip).and_then(|p| p.pod.peer());
             found.insert(address, Endpoint { address, peer, health });
         }
     }

@@ -9,6 +9,7 @@ mod backends;
 mod endpoints;
 mod grpc;
 mod http;
+mod index;
 mod pods;
 mod receivers;
 mod routes;
@@ -17,6 +18,7 @@ mod traffic;
 
 use std::sync::Arc;
 
+use index::PodIndex;
 use weft_api::gateway::{GrpcRoute, HttpRoute, ReferenceGrant};
 use weft_api::k8s_openapi::api::core::v1::Service;
 use weft_api::k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -46,10 +48,11 @@ pub fn build(objects: &[Located], config: &Arc<MeshConfig>, previous: Option<&Mo
     let mut notes = Notes { problems: find_duplicates(objects) };
     let pods = pods::pods(&parts, config, &mut notes);
     let mut services = services::services(&parts, &pods, config, previous, &mut notes);
-    endpoints::fill(&mut services, &parts, &pods, &mut notes);
+    let index = PodIndex::new(&pods);
+    endpoints::fill(&mut services, &parts, &index, &mut notes);
     traffic::attach(&mut services, &parts, &mut notes);
     routes::attach(&mut services, &parts, &mut notes);
-    let workloads = receivers::workloads(&parts, &pods, &services, config, &mut notes);
+    let workloads = receivers::workloads(&parts, &pods, &index, &services, config, &mut notes);
 
     let mut problems = notes.problems;
     problems.sort_by(|a, b| (&a.file, a.line, a).cmp(&(&b.file, b.line, b)));

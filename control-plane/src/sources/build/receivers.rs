@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use weft_api::mesh::{self, AccessAction, Selector, TargetRef};
 
 use super::attach::{self, Attached};
+use super::index::PodIndex;
 use super::pods::BuiltPod;
 use super::services::Services;
 use super::{Notes, Parts, Written, spec};
@@ -14,10 +15,12 @@ use crate::model::{InboundPort, MeshConfig, ObjectName, Protocol, Workload};
 pub(super) fn workloads(
     parts: &Parts<'_>,
     pods: &[BuiltPod<'_>],
+    index: &PodIndex<'_, '_>,
     services: &Services<'_>,
     config: &MeshConfig,
     notes: &mut Notes,
 ) -> Vec<Workload> {
+    let called = called(index, services);
     let mut replicas: BTreeMap<ObjectName, Vec<&BuiltPod<'_>>> = BTreeMap::new();
     for pod in pods {
         let owner = ObjectName::new(pod.pod.name.namespace.clone(), pod.pod.workload.as_str());
@@ -31,7 +34,7 @@ pub(super) fn workloads(
         .map(|(name, pods)| {
             let policies = tls.get(name).map(Vec::as_slice).unwrap_or_default();
             let mode = |port: Option<u16>| policies.iter().find_map(|p| mode_of(p, port)).unwrap_or_default();
-            let ports = listening(pods, services)
+            let ports = listening(pods, &called)
                 .into_iter()
                 .chain(policies.iter().flat_map(|p| &p.ports).map(|p| (p.port, None)))
                 .fold(BTreeMap::new(), |mut ports: BTreeMap<u16, Option<Protocol>>, (port, protocol)| {
@@ -57,8 +60,36 @@ pub(super) fn workloads(
         .collect()
 }
 
+/// The ports on which services call each pod, and what they speak there.
+type Called = HashMap<ObjectName, Vec<(u16, Protocol)>>;
+
+fn called(index: &PodIndex<'_, '_>, services: &Services<'_>) -> Called {
+    let mut called = Called::new();
+    let mut add = |pod: &BuiltPod<'_>, port: u16, protocol: Protocol| {
+        called.entry(pod.pod.name.clone()).or_default().push((port, protocol));
+    };
+    for built in services.values() {
+        for pod in index.selected(built) {
+            for (port, target) in built.service.ports.iter().zip(&built.targets) {
+                if let Some(number) = target.on(pod) {
+                    add(pod, number, port.protocol);
+                }
+            }
+        }
+        // Endpoints that an EndpointSlice names.
+        for port in &built.service.ports {
+            for endpoint in port.endpoints.iter() {
+                if let Some(pod) = index.at(endpoint.address.ip()) {
+                    add(pod, endpoint.address.port(), port.protocol);
+                }
+            }
+        }
+    }
+    called
+}
+
 /// Ports that the pods declare themselves, and those that services send to.
-fn listening(pods: &[&BuiltPod<'_>], services: &Services<'_>) -> Vec<(u16, Option<Protocol>)> {
+fn listening(pods: &[&BuiltPod<'_>], called: &Called) -> Vec<(u16, Option<Protocol>)> {
     let mut ports: BTreeMap<u16, Protocol> = BTreeMap::new();
     // A pod's port without a protocol says nothing that a service could contradict.
     let mut undeclared = Vec::new();
@@ -72,17 +103,8 @@ fn listening(pods: &[&BuiltPod<'_>], services: &Services<'_>) -> Vec<(u16, Optio
                 protocol => add(port.port, protocol),
             }
         }
-        for built in services.values() {
-            let selected = built.selects(pod);
-            for (port, target) in built.service.ports.iter().zip(&built.targets) {
-                if selected && let Some(number) = target.on(pod) {
-                    add(number, port.protocol);
-                }
-                // Endpoints that an EndpointSlice names.
-                for endpoint in port.endpoints.iter().filter(|e| pod.pod.addresses.contains(&e.address.ip())) {
-                    add(endpoint.address.port(), port.protocol);
-                }
-            }
+        for (port, protocol) in called.get(&pod.pod.name).into_iter().flatten() {
+            add(*port, *protocol);
         }
     }
     for port in undeclared {

@@ -38,12 +38,16 @@ impl Target {
 }
 
 impl BuiltService<'_> {
+    /// The labels that the service's pods have.
+    pub(super) fn selector(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.written.object.spec.iter().flat_map(|s| s.selector.iter().flatten())
+    }
+
     /// Whether the service's selector chooses the pod.
     pub(super) fn selects(&self, pod: &BuiltPod<'_>) -> bool {
-        let selector = self.written.object.spec.as_ref().and_then(|s| s.selector.as_ref());
-        selector.is_some_and(|labels| {
-            !labels.is_empty() && pod.pod.name.namespace == self.service.name.namespace && pod.has_labels(labels)
-        })
+        self.selector().next().is_some()
+            && pod.pod.name.namespace == self.service.name.namespace
+            && pod.has_labels(self.selector())
     }
 }
 
