@@ -28,7 +28,8 @@ use crate::Error;
 /// The environment variable that marks every process of a sandbox; its value is the sandbox's token.
 pub(crate) const MARK: &str = "WEFT_SANDBOX";
 
-/// Subnets 198.18.N.0/24 and fd00:198:18:N::/64. N = 1 is left out, because fd00:198:18:1::/64 holds services' virtual addresses.
+/// Subnets 198.18.N.0/24 and fd00:198:18:N::/64. N = 1 is left to nobody; services' virtual addresses are in 198.19.0.0/16 and
+/// fd00:198:18:ffff::/64.
 const SLOTS: std::ops::RangeInclusive<u8> = 2..=254;
 
 /// A subnet of this machine, owned until dropped.

@@ -66,7 +66,6 @@ impl ControlPlane {
         command
             .args(["serve", "--folder", "/run/shop", "--state", "/run/state"])
             .args(["--listen", &format!("0.0.0.0:{XDS_PORT}")])
-            .args(["--service-range", "198.19.0.0/16", "--service-range", "fd00:198:18:ffff::/64"])
             .args(["--certificate-lifetime", &format!("{}s", lifetime.as_secs())])
             .args(["--root-overlap", &format!("{}s", ROOT_OVERLAP.as_secs())]);
         let process = self.pod.spawn("control-plane", command).await?;

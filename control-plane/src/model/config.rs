@@ -24,7 +24,8 @@ impl Default for MeshConfig {
         Self {
             trust_domain: "weft.local".to_owned(),
             ranges: vec![v4(198, 18, 0, 0, 15), v6(0, 48)],
-            virtual_ranges: vec![v4(198, 19, 0, 0, 16), v6(1, 64)],
+            // The last of the /48's subnets: the sandbox's pods have the first ones.
+            virtual_ranges: vec![v4(198, 19, 0, 0, 16), v6(0xffff, 64)],
             unknown_destination: UnknownDestination::Passthrough,
         }
     }
