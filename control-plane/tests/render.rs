@@ -3,10 +3,12 @@
 
 mod support;
 
+use prost::Message;
 use support::{described, model, resource, service, try_build};
 use weft_control_plane::ResourceType::{Cluster, Endpoint, Listener, Route};
 use weft_control_plane::model::Model;
-use weft_control_plane::render::{may_differ, version};
+use weft_control_plane::render::may_differ;
+use weft_control_plane::xds::Version;
 use weft_control_plane::{ResourceKey, ResourceType};
 
 #[track_caller]
@@ -312,7 +314,7 @@ fn rendering_is_the_same_in_every_run() {
         }
     }
     let any = resource(&first, Endpoint, "service/shop/a/80", "shop").unwrap();
-    assert_eq!(version(&any), "5dc5f5419029de85");
+    assert_eq!(Version::of(&any.encode_to_vec()).to_string(), "5dc5f5419029de85");
 }
 
 #[test]

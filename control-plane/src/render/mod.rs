@@ -26,7 +26,6 @@ mod wire;
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use weft_xds::google::protobuf::Any;
 use weft_xds::names::{self, ResourceName};
 
@@ -75,14 +74,6 @@ pub fn names(model: &Model, kind: ResourceType) -> Vec<Arc<str>> {
         }
         ResourceType::Secret => Vec::new(),
     }
-}
-
-/// The version of a resource: the beginning of its content's SHA-256, so that equal content has equal versions in every
-/// run and replica.
-#[must_use]
-pub fn version(resource: &Any) -> String {
-    let digest = Sha256::digest(&resource.value);
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a resource may differ between two models. `false` is certain and cheap: the parts that it is made of are the very same.

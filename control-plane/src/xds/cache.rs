@@ -26,8 +26,9 @@ impl Version {
     /// The version of nothing.
     pub(crate) const EMPTY: Self = Self(0);
 
-    /// The version of an encoded resource.
-    fn of(encoded: &[u8]) -> Self {
+    /// The version of an encoded `google.protobuf.Any`: the beginning of its SHA-256.
+    #[must_use]
+    pub fn of(encoded: &[u8]) -> Self {
         let digest = Sha256::digest(encoded);
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
