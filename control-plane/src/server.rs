@@ -8,12 +8,12 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tower::{Service, ServiceExt};
 use weft_xds::identity::identity_server::{IdentityServer, SERVICE_NAME};
@@ -55,7 +55,7 @@ pub(crate) async fn serve(
     services: Services,
     stop: CancellationToken,
 ) {
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -69,15 +69,16 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (tls, services, watcher) = (tls.clone(), services.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            if let Err(error) = connection(socket, tls, services, watcher).await {
+        let (tls, services, stop) = (tls.clone(), services.clone(), stop.clone());
+        connections.spawn(async move {
+            if let Err(error) = connection(socket, tls, services, stop).await {
                 tracing::debug!(%address, "connection: {error}");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!("some connections did not end within {DRAIN:?}");
     }
 }
@@ -86,11 +87,11 @@ async fn connection(
     socket: TcpStream,
     tls: Option<Arc<Serving>>,
     services: Services,
-    watcher: Watcher,
+    stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     prepare(&socket)?;
     let Some(tls) = tls else {
-        return http(socket, Peer::default(), services, watcher).await;
+        return http(socket, Peer::default(), services, stop).await;
     };
     let acceptor = TlsAcceptor::from(tls.current());
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await??;
@@ -101,8 +102,9 @@ async fn connection(
             .peer_certificates()
             .and_then(|chain| chain.first())
             .map(|leaf| leaf.clone().into_owned()),
+        ..Peer::default()
     };
-    http(stream, peer, services, watcher).await
+    http(stream, peer, services, stop).await
 }
 
 fn prepare(socket: &TcpStream) -> io::Result<()> {
@@ -115,8 +117,9 @@ async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     services: Services,
-    watcher: Watcher,
+    stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let close = peer.close.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         dispatch(services.clone(), request)
@@ -128,8 +131,14 @@ async fn http(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    watcher.watch(connection).await?;
-    Ok(())
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return Ok(ended?),
+        () = stop.cancelled() => {}
+        () = close.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    Ok(connection.await?)
 }
 
 async fn dispatch(

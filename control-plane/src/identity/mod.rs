@@ -19,7 +19,7 @@ mod store;
 pub mod token;
 
 pub use authority::{Authority, AuthorityError};
-pub(crate) use principal::{Authenticator, Peer, Principal};
+pub(crate) use principal::{Authenticator, Caller, Peer, Principal};
 pub(crate) use service::IdentityService;
 pub(crate) use serving::Serving;
 pub use serving::ServingError;

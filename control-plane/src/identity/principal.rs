@@ -1,9 +1,10 @@
 //! Who a caller is, and what that lets it see.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 use weft_xds::names::{PodName, ResourceName, SpiffeId};
@@ -20,6 +21,19 @@ use crate::{ResourceType, View};
 pub(crate) struct Peer {
     /// The client's certificate; its chain has been verified.
     pub(crate) certificate: Option<CertificateDer<'static>>,
+    /// Ends the connection once its streams have ended. A client that reconnects then shows the certificate that it has by now;
+    /// a new stream on the same connection would be proved by the old one.
+    pub(crate) close: CancellationToken,
+}
+
+/// A workload that proved who it is, and until when the proof holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    /// When its certificate or token expires.
+    pub(crate) expires: SystemTime,
+    /// [`Peer::close`] of its connection.
+    pub(crate) close: CancellationToken,
 }
 
 /// A workload that proved who it is.
@@ -87,6 +101,11 @@ impl Principal {
         })
     }
 
+    /// Whether the mesh still knows the pod, as the workload that it proved to be.
+    pub(crate) fn is_current(&self, configuration: &Configuration) -> bool {
+        configuration.pod(&self.namespace, &self.pod).is_some_and(|pod| Self::of(pod) == *self)
+    }
+
     fn of(pod: &Pod) -> Self {
         Self {
             namespace: pod.name.namespace.clone(),
@@ -109,47 +128,46 @@ impl Authenticator {
     }
 
     /// The caller, by its client certificate or else its join token.
-    pub(crate) fn principal(
+    ///
+    /// The mesh must know the pod, and as the same workload: a certificate must not outlive its pod, neither by renewing itself nor
+    /// by opening streams.
+    pub(crate) fn caller(
         &self,
         extensions: &Extensions,
         metadata: &MetadataMap,
         configuration: &Configuration,
-    ) -> Result<Principal, Status> {
-        let certificate = extensions.get::<Peer>().and_then(|peer| peer.certificate.as_ref());
-        if let Some(certificate) = certificate {
-            return from_certificate(certificate, &self.trust_domain)
-                .map_err(|problem| Status::unauthenticated(format!("client certificate: {problem}")));
+    ) -> Result<Caller, Status> {
+        let now = SystemTime::now();
+        let peer = extensions.get::<Peer>().cloned().unwrap_or_default();
+        let Some(certificate) = &peer.certificate else {
+            let token = bearer(metadata)?;
+            let verified =
+                self.join_key.verify(token, now).map_err(|error| Status::unauthenticated(error.to_string()))?;
+            let principal = known(&verified.claim.namespace, &verified.claim.pod, configuration)?;
+            return Ok(Caller { principal, expires: verified.expires, close: peer.close });
+        };
+        let (principal, expires) = from_certificate(certificate, &self.trust_domain)
+            .map_err(|problem| Status::unauthenticated(format!("client certificate: {problem}")))?;
+        // It was valid when the connection was made, which may be long ago.
+        if expires <= now {
+            peer.close.cancel();
+            return Err(Status::unauthenticated(
+                "the client certificate has expired since the connection was made; reconnect with a new one",
+            ));
         }
-        let token = bearer(metadata)?;
-        let claim = self
-            .join_key
-            .verify(token, SystemTime::now())
-            .map_err(|error| Status::unauthenticated(error.to_string()))?;
-        known(&claim.namespace, &claim.pod, configuration)
-    }
-
-    /// The caller of a signing request: as [`Authenticator::principal`], and the pod must be known still, and be the same
-    /// workload. A certificate must not outlive its pod by renewing itself.
-    pub(crate) fn signee(
-        &self,
-        extensions: &Extensions,
-        metadata: &MetadataMap,
-        configuration: &Configuration,
-    ) -> Result<Principal, Status> {
-        let caller = self.principal(extensions, metadata, configuration)?;
-        let current = known(&caller.namespace, &caller.pod, configuration)?;
-        if current != caller {
+        let current = known(&principal.namespace, &principal.pod, configuration)?;
+        if current != principal {
             return Err(Status::permission_denied(format!(
                 "pod {}/{} is now workload {} with service account {}, the client certificate says {} and {}; ask with a join token instead",
-                caller.namespace,
-                caller.pod,
+                principal.namespace,
+                principal.pod,
                 current.workload,
                 current.service_account,
-                caller.workload,
-                caller.service_account,
+                principal.workload,
+                principal.service_account,
             )));
         }
-        Ok(caller)
+        Ok(Caller { principal, expires, close: peer.close })
     }
 }
 
@@ -177,7 +195,7 @@ fn bearer(metadata: &MetadataMap) -> Result<&str, Status> {
 }
 
 /// Reads the two names of a workload's certificate. The chain has been verified by the TLS handshake.
-fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<Principal, String> {
+fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<(Principal, SystemTime), String> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).map_err(|error| format!("does not parse: {error}"))?;
     let names: Vec<_> = parsed
@@ -204,10 +222,12 @@ fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<Principal,
     if id.namespace != pod.namespace {
         return Err(format!("{id} and {pod} name different namespaces"));
     }
-    Ok(Principal {
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+    let principal = Principal {
         namespace: id.namespace.into(),
         pod: pod.pod.into(),
         workload: pod.workload.into(),
         service_account: id.service_account.into(),
-    })
+    };
+    Ok((principal, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))
 }

@@ -36,8 +36,9 @@ impl Identity for IdentityService {
 impl IdentityService {
     fn sign_for(&self, request: &Request<SignRequest>) -> Result<(String, SignResponse), Status> {
         let configuration = self.cache.configuration();
-        let caller = self.authenticator.signee(request.extensions(), request.metadata(), &configuration)?;
+        let caller = self.authenticator.caller(request.extensions(), request.metadata(), &configuration)?;
         let subject = caller
+            .principal
             .subject(self.authority.trust_domain())
             .map_err(|error| Status::failed_precondition(error.to_string()))?;
         let signed =

@@ -52,6 +52,15 @@ pub struct Claim {
     pub pod: String,
 }
 
+/// A token that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The pod it is for.
+    pub claim: Claim,
+    /// Until when it proves anything.
+    pub expires: SystemTime,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Claims {
     /// `<namespace>/<pod>`, as in `node.id`.
@@ -111,11 +120,11 @@ impl JoinKey {
             .map_err(|error| TokenError::Sign(error.to_string()))
     }
 
-    /// Checks a token and says which pod it is for.
+    /// Checks a token and says which pod it is for, and until when.
     ///
     /// # Errors
     /// If it is not ours, or out of date.
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claim, TokenError> {
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Verified, TokenError> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["sub", "aud", "exp"]);
@@ -133,7 +142,10 @@ impl JoinKey {
         }
         let (namespace, pod) = weft_xds::names::parse_node(&claims.sub)
             .ok_or_else(|| TokenError::Invalid(format!("subject `{}`", claims.sub)))?;
-        Ok(Claim { namespace: namespace.into(), pod: pod.into() })
+        Ok(Verified {
+            claim: Claim { namespace: namespace.into(), pod: pod.into() },
+            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp),
+        })
     }
 }
 
@@ -157,7 +169,7 @@ mod tests {
         let now = SystemTime::now();
         let token = JoinKey::open(folder.path()).unwrap().issue(&claim(), HOUR, now).unwrap();
         let key = JoinKey::open(folder.path()).unwrap();
-        assert_eq!(key.verify(&token, now).unwrap(), claim());
+        assert_eq!(key.verify(&token, now).unwrap().claim, claim());
         let error = key.verify(&token, now + HOUR * 2).unwrap_err();
         assert!(matches!(error, TokenError::Expired { ago: 3600, .. }), "{error}");
     }

@@ -89,13 +89,13 @@ impl<D: Dialect> StreamingService<D::Incoming> for Method<D> {
                 ));
             }
             let configuration = shared.cache.configuration();
-            let principal = authenticator
-                .principal(request.extensions(), request.metadata(), &configuration)
-                .inspect_err(|status| {
+            let caller = authenticator.caller(request.extensions(), request.metadata(), &configuration).inspect_err(
+                |status| {
                     tracing::warn!(code = ?status.code(), "stream refused: {}", status.message());
-                })?;
+                },
+            )?;
             let (sender, receiver) = mpsc::channel(RESPONSES_AHEAD);
-            tokio::spawn(stream::serve::<D>(shared, principal, request.into_inner(), sender));
+            tokio::spawn(stream::serve::<D>(shared, caller, request.into_inner(), sender));
             Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
         })
     }

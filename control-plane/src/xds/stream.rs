@@ -1,6 +1,7 @@
 //! One stream's life: requests and changes in, responses out.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
@@ -13,7 +14,7 @@ use super::cache::{Cache, Rendered};
 use super::registry::{Connected, Registry};
 use super::subscriptions::Resources;
 use super::wire::Dialect;
-use crate::identity::Principal;
+use crate::identity::{Caller, Principal};
 use crate::metrics::Metrics;
 use crate::sources::FolderState;
 use crate::{ResourceType, View};
@@ -29,16 +30,17 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
 }
 
-/// Serves one stream until either side ends it.
+/// Serves one stream until either side ends it, the credentials that it was opened with expire, or its pod is gone.
 ///
 /// Responses are made only when `responses` has room for one, so a client that does not read is not sent what has become
 /// out of date meanwhile.
 pub(crate) async fn serve<D: Dialect>(
     shared: Shared,
-    principal: Principal,
+    caller: Caller,
     mut requests: impl Stream<Item = Result<D::Incoming, Status>> + Unpin,
     responses: mpsc::Sender<Result<D::Outgoing, Status>>,
 ) {
+    let Caller { principal, expires, close } = caller;
     let connected = shared.registry.add(&shared.metrics, &principal, D::NAME);
     let mut stream = Serving::<D> {
         visible: Visible { view: principal.view(), cache: shared.cache.clone(), principal },
@@ -50,12 +52,28 @@ pub(crate) async fn serve<D: Dialect>(
     };
     let mut changes = shared.cache.changes();
     changes.mark_unchanged();
+    // The pod may have gone between the look at the credentials and the subscription to changes.
+    let mut check_pod = true;
+    let expiry = tokio::time::sleep(expires.duration_since(SystemTime::now()).unwrap_or_default());
+    tokio::pin!(expiry);
     let mut may_have_more = false;
     let end = loop {
+        if std::mem::take(&mut check_pod) && !stream.visible.is_current() {
+            close.cancel();
+            break Err(Status::unauthenticated(
+                "the mesh knows the pod of this stream no longer, or as another workload; reconnect with its own credentials",
+            ));
+        }
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => {
                 break Err(Status::unavailable("the control plane is shutting down; reconnect"));
+            }
+            () = &mut expiry => {
+                close.cancel();
+                break Err(Status::unauthenticated(
+                    "the certificate or token that this stream was opened with has expired; reconnect with a new one",
+                ));
             }
             request = requests.next() => match request {
                 None => break Ok(()),
@@ -70,6 +88,7 @@ pub(crate) async fn serve<D: Dialect>(
             _ = changes.changed() => {
                 stream.resources_changed(*changes.borrow_and_update());
                 may_have_more = true;
+                check_pod = true;
             }
             room = responses.reserve(), if may_have_more => match room {
                 Err(_) => break Ok(()),
@@ -178,6 +197,12 @@ struct Visible {
     view: View,
 }
 
+impl Visible {
+    fn is_current(&self) -> bool {
+        self.principal.is_current(&self.cache.configuration())
+    }
+}
+
 impl Resources for Visible {
     fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Rendered>> {
         // Subscriptions are checked when they are made; this also covers names of an earlier stream under a wildcard.
@@ -193,3 +218,6 @@ impl Resources for Visible {
         names
     }
 }
+
+#[cfg(test)]
+mod tests;

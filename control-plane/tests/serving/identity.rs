@@ -6,6 +6,7 @@ use crate::support::*;
 use tonic::Code;
 use weft_control_plane::ResourceType::{Listener, Secret};
 use weft_control_plane::{Config, ControlPlane, REQUEST_HEADER, StartError};
+use weft_xds::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use weft_xds::names;
 use x509_parser::extensions::GeneralName;
 
@@ -167,4 +168,33 @@ async fn a_root_rotates_without_tls_too() {
     assert_eq!(request(mesh.admin, rotate).await.0, 200);
     mesh.status_when(|status| status.roots.len() == 2).await;
     mesh.status_when(|status| status.roots.len() == 1 && status.roots[0].fingerprint != old).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_certificate_and_a_reconnect_with_a_new_one_is_sent_nothing_again() {
+    let mesh = Mesh::start_with(SHOP, |config| config.certificate_lifetime = Duration::from_secs(3)).await;
+    let token = mesh.token("web-0");
+    let (old, response) = sign(connect(mesh.address, &mesh.root, None).await.unwrap(), Some(&token)).await.unwrap();
+    let channel = connect(mesh.address, &mesh.root, Some(&old)).await.unwrap();
+    let mut proxy = Proxy::open(channel, None).await.unwrap();
+    proxy.subscribe(Listener, &["inbound/shop/web"]).await;
+    let held = proxy.take().await;
+
+    let status = proxy.next().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(now.as_secs() >= u64::try_from(response.not_after).unwrap(), "no sooner than the certificate");
+
+    let (new, _) = sign(connect(mesh.address, &mesh.root, None).await.unwrap(), Some(&token)).await.unwrap();
+    let channel = connect(mesh.address, &mesh.root, Some(&new)).await.unwrap();
+    let mut proxy = Proxy::open(channel, None).await.unwrap();
+    proxy
+        .send(DeltaDiscoveryRequest {
+            type_url: Listener.url().into(),
+            resource_names_subscribe: vec!["inbound/shop/web".into()],
+            initial_resource_versions: [("inbound/shop/web".to_owned(), held.resources[0].version.clone())].into(),
+            ..Default::default()
+        })
+        .await;
+    proxy.expect_silence().await;
 }
