@@ -2,8 +2,20 @@
 //!
 //! - [`names`]: annotations, ports, users: what injection, control plane and CNI plugin agree on.
 //! - [`owner`]: which workload a pod belongs to.
+//! - [`annotations`]: what a pod says about its sidecar; [`Settings`]: what the installation says.
+//! - [`inject`], [`uninject`]: a pod with a sidecar, and without it again; `sidecar`: the containers and volumes.
 //!
 //! Invariant: no IO; the same pod and settings give the same result.
 
+pub mod annotations;
 pub mod names;
 pub mod owner;
+
+mod pod;
+mod settings;
+mod sidecar;
+#[cfg(test)]
+mod tests;
+
+pub use pod::{Because, Outcome, Place, Refusal, inject, uninject};
+pub use settings::Settings;
