@@ -8,6 +8,7 @@ use crate::http::{Framing, RequestHead, convert};
 use crate::snapshot::HttpChain;
 use crate::stream::BoxIo;
 use crate::stream::body::{Body, Http2Body};
+use crate::stream::guard::Guarded;
 use crate::stream::prefixed::Prefixed;
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -20,8 +21,11 @@ use tracing::debug;
 /// connection.
 const MAX_PENDING_RESETS: usize = 100;
 
-/// Header bytes per request when the chain sets none.
-const SEND_BUFFER: usize = 256 * 1024;
+/// Streams that we may have to reset for a peer's protocol errors, over a connection's life (CVE-2025-8671).
+const MAX_ERROR_RESETS: usize = 200;
+
+/// Bytes that wait to be sent on a stream whose peer does not read its connection.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves all requests of a connection, until the peer closes or a drain has let the last one finish.
 pub async fn serve(
@@ -39,11 +43,12 @@ pub async fn serve(
         .max_concurrent_streams(chain.h2.max_concurrent_streams)
         .max_header_list_size(u32::try_from(chain.max_request_head).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .max_send_buffer_size(SEND_BUFFER);
     if chain.h2.allow_connect {
         builder.enable_connect_protocol();
     }
-    let handshake = builder.handshake::<_, Bytes>(Prefixed::new(io, received));
+    let handshake = builder.handshake::<_, Bytes>(Guarded::new(Prefixed::new(io, received)));
     let timeout = worker.sweep.after(worker.settings().handshake_timeout);
     let mut connection = match timeout.race(handshake).await {
         Ok(Ok(connection)) => connection,

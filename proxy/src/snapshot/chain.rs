@@ -77,7 +77,7 @@ pub enum HttpFilter {
 /// HTTP/2 settings of the downstream side (`http2_protocol_options`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http2Options {
-    /// Bytes a stream may be sent before it is read (`initial_stream_window_size`; 16 MiB where unset, as Envoy since 1.35).
+    /// Bytes a stream may be sent before it is read (`initial_stream_window_size`; 256 KiB where unset).
     pub initial_stream_window: u32,
     /// The same for the whole connection (`initial_connection_window_size`; 24 MiB where unset).
     pub initial_connection_window: u32,

@@ -2,6 +2,7 @@
 //!
 //! - [`wire`]: a transport with its read and write buffer, the ground HTTP/1.1 stands on.
 //! - [`prefixed`]: a transport of which somebody has read the beginning.
+//! - [`guard`]: ends HTTP/2 connections that carry little but control frames.
 //! - [`body`]: where a message's body comes from, whatever the codec.
 //! - [`sink`]: where a message's body goes, whatever the codec.
 //! - [`pump`]: moves one into the other with back-pressure, flushing only when the source has run dry.
@@ -10,6 +11,7 @@
 //! Everything here is single-threaded and polled by one task per connection or stream.
 
 pub mod body;
+pub mod guard;
 pub mod prefixed;
 pub mod pump;
 pub mod sink;

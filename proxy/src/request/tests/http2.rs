@@ -1,11 +1,11 @@
 //! HTTP/2 toward the client, either toward the endpoint.
 
-use super::sim::{APP, Config, Sim, canned, with_proxy};
+use super::sim::{APP, Config, Sim, canned, read_until, with_proxy};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::RefCell;
 use std::rc::Rc;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 const H2_CLUSTER: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': \
     type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}";
@@ -186,4 +186,78 @@ async fn a_refused_grpc_call_gets_a_grpc_status() {
         },
     )
     .await;
+}
+
+/// A server that says goodbye and has looked at no stream.
+async fn goes_away_at_once(mut io: DuplexStream, reason: h2::Reason) {
+    io.read_exact(&mut [0; 24]).await.unwrap();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut goodbye = vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    goodbye.extend_from_slice(&u32::from(reason).to_be_bytes());
+    io.write_all(&settings).await.unwrap();
+    // The request is on its way before the farewell.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    io.write_all(&goodbye).await.unwrap();
+    read_until(&mut io, |_| false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_above_a_goaways_last_are_sent_again_whole_whatever_their_method() {
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::ENHANCE_YOUR_CALM] {
+        for body in ["", "a body"] {
+            with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
+                let connections = Rc::new(RefCell::new(0));
+                let count = connections.clone();
+                sim.servers.add(APP, move |io| {
+                    *count.borrow_mut() += 1;
+                    let first = *count.borrow() == 1;
+                    async move { if first { goes_away_at_once(io, reason).await } else { echo(io).await } }
+                });
+                let mut client = client(&sim).await;
+                let (response, mut send) = client.send_request(request("POST", "/"), body.is_empty()).unwrap();
+                if !body.is_empty() {
+                    send.send_data(Bytes::from_static(body.as_bytes()), true).unwrap();
+                }
+                let response = response.await.unwrap();
+                assert_eq!(response.status(), 200, "{reason:?} {body:?}");
+                assert_eq!(read_body(response.into_body()).await.0, body);
+                assert_eq!(*connections.borrow(), 2);
+            })
+            .await;
+        }
+    }
+}
+
+/// Frames that cost their sender next to nothing end the connection they flood, and no other.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_control_frames_ends_its_own_connection_only() {
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].to_vec();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0].to_vec();
+    let window_update = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1].to_vec();
+    let priority = [0, 0, 5, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1].to_vec();
+    for frame in [ping, settings, window_update, priority] {
+        with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
+            sim.servers.add(APP, echo);
+            let mut other = client(&sim).await;
+            let (mut answers, mut flood) = tokio::io::split(sim.connect());
+            flood.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+            let reader = tokio::task::spawn_local(async move {
+                let mut sink = [0; 4096];
+                while matches!(answers.read(&mut sink).await, Ok(1..)) {}
+            });
+            let mut sent = 0;
+            while sent < 1_000_000 && flood.write_all(&frame).await.is_ok() {
+                sent += 1;
+                if sent % 1000 == 0 {
+                    let (response, _) = other.send_request(request("GET", "/"), true).unwrap();
+                    assert_eq!(response.await.unwrap().status(), 200);
+                }
+            }
+            assert!(sent < 100_000, "{sent} frames of type {} were taken", frame[3]);
+            reader.await.unwrap();
+            let (response, _) = other.send_request(request("GET", "/"), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200);
+        })
+        .await;
+    }
 }

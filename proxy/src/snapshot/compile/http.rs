@@ -34,8 +34,9 @@ const MAX_HEADERS_COUNT: u32 = 100;
 const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
 /// Envoy's `delayed_close_timeout` where unset.
 const DELAYED_CLOSE: Duration = Duration::from_secs(1);
-/// Envoy's HTTP/2 windows where unset, since 1.35: 16 MiB a stream, 24 MiB a connection. The protocol's bounds are 65,535 and 2^31 - 1.
-const STREAM_WINDOW: u32 = 16 << 20;
+/// HTTP/2 windows where unset. A connection's is Envoy's, since 1.35; a stream's is not its 16 MiB: that much would be held for each upload whose
+/// reader has stalled. The protocol's bounds are 65,535 and 2^31 - 1.
+const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 24 << 20;
 const WINDOW_RANGE: std::ops::RangeInclusive<u32> = 65_535..=0x7fff_ffff;
 /// Envoy's `max_concurrent_streams` where unset, since 1.35.
