@@ -1,7 +1,9 @@
 //! `weft-proxy`: see `weft-proxy --help`.
 
 use std::process::ExitCode;
-use weft_proxy::bootstrap::{Bootstrap, Command, Flags, USAGE};
+
+use anyhow::Context as _;
+use weft_proxy::bootstrap::{Bootstrap, Command, Config, Flags, USAGE};
 use weft_proxy::{admin, run};
 
 fn main() -> ExitCode {
@@ -34,7 +36,10 @@ fn main() -> ExitCode {
 }
 
 fn start(flags: &Flags) -> anyhow::Result<()> {
-    let bootstrap = Bootstrap::read(&flags.config)?;
+    let bootstrap = match &flags.config {
+        Config::File(file) => Bootstrap::read(file)?,
+        Config::Inline(text) => Bootstrap::parse(text).context("--config-yaml")?,
+    };
     if flags.validate {
         return Ok(());
     }

@@ -13,6 +13,7 @@ Usage:
 
 Options:
   -c, --config-path FILE    the bootstrap
+      --config-yaml TEXT    the bootstrap itself, in place of a file
       --validate            check the bootstrap and exit; also `--mode validate`
       --concurrency N       worker threads (default 1)
       --drain-time SECONDS  longest drain after SIGTERM (default 30); also `--drain-time-s`
@@ -37,11 +38,20 @@ pub enum Command {
     Version,
 }
 
+/// Where the bootstrap is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Config {
+    /// In a file.
+    File(PathBuf),
+    /// In the command line, where an injector puts it: nothing has to be mounted or written first.
+    Inline(String),
+}
+
 /// How to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flags {
     /// The bootstrap.
-    pub config: PathBuf,
+    pub config: Config,
     /// Check the bootstrap and exit.
     pub validate: bool,
     /// Worker threads, one or more.
@@ -65,7 +75,7 @@ impl Command {
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut arguments = arguments.into_iter().peekable();
         let drain = arguments.next_if(|argument| argument == "drain").is_some();
-        let (mut config, mut validate, mut log_level) = (None, false, None);
+        let (mut config, mut inline, mut validate, mut log_level) = (None, None, false, None);
         let (mut concurrency, mut drain_seconds) = (1, 30);
         while let Some(argument) = arguments.next() {
             let (name, attached) = split(&argument);
@@ -75,6 +85,7 @@ impl Command {
             };
             match name.as_str() {
                 "-c" | "--config-path" => config = Some(PathBuf::from(value()?)),
+                "--config-yaml" if !drain => inline = Some(text(value()?)?),
                 "-h" | "--help" => return Ok(Self::Help),
                 "-V" | "--version" => return Ok(Self::Version),
                 "--validate" if !drain => validate = true,
@@ -92,7 +103,13 @@ impl Command {
         if drain {
             return Ok(Self::Drain(config));
         }
-        let Some(config) = config else { return Err(UsageError("-c FILE is missing".to_owned())) };
+        let config = match (config, inline) {
+            (Some(file), None) => Config::File(file),
+            (None, Some(text)) => Config::Inline(text),
+            (None, None) => return Err(UsageError("-c FILE is missing".to_owned())),
+            // Envoy merges the two.
+            (Some(_), Some(_)) => return Err(UsageError("-c and --config-yaml exclude each other".to_owned())),
+        };
         let concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
         Ok(Self::Run(Flags { config, validate, concurrency, drain_seconds, log_level }))
     }
@@ -128,15 +145,17 @@ mod tests {
 
     #[test]
     fn reads_what_envoy_would_read() {
-        let flags =
-            Flags { config: "b.yaml".into(), validate: false, concurrency: 1, drain_seconds: 30, log_level: None };
+        let file = Config::File("b.yaml".into());
+        let flags = Flags { config: file, validate: false, concurrency: 1, drain_seconds: 30, log_level: None };
         assert_eq!(parse("-c b.yaml"), Ok(Command::Run(flags.clone())));
         assert_eq!(parse("--config-path=b.yaml --mode serve"), Ok(Command::Run(flags.clone())));
         let validate = Flags { validate: true, ..flags.clone() };
         assert_eq!(parse("--validate -c b.yaml"), Ok(Command::Run(validate.clone())));
         assert_eq!(parse("--mode validate -c b.yaml"), Ok(Command::Run(validate)));
-        let all = Flags { concurrency: 4, drain_seconds: 5, log_level: Some("debug".into()), ..flags };
+        let all = Flags { concurrency: 4, drain_seconds: 5, log_level: Some("debug".into()), ..flags.clone() };
         assert_eq!(parse("-c b.yaml --concurrency 4 --drain-time-s 5 -l debug"), Ok(Command::Run(all)));
+        let inline = Flags { config: Config::Inline("{}".into()), ..flags.clone() };
+        assert_eq!(parse("--config-yaml {}"), Ok(Command::Run(inline)));
         assert_eq!(parse("drain"), Ok(Command::Drain(None)));
         assert_eq!(parse("drain -c b.yaml"), Ok(Command::Drain(Some("b.yaml".into()))));
     }
@@ -147,6 +166,7 @@ mod tests {
             ("", "-c FILE is missing"),
             ("-c", "-c needs a value"),
             ("-c b --concurrency 0", "--concurrency 0 is not a number of 1 or more"),
+            ("-c b --config-yaml {}", "-c and --config-yaml exclude each other"),
             ("-c b --fast", "--fast is not known"),
             ("drain --validate", "--validate is not known"),
             ("-c b --mode init", "--mode init is not known"),

@@ -31,7 +31,7 @@ use crate::snapshot::compile::fields::{join, socket_address, unsupported};
 use crate::snapshot::{Listener, Store};
 use crate::upstream::{Cluster, ClusterConfig, Discovery};
 
-pub use flags::{Command, Flags, USAGE, UsageError};
+pub use flags::{Command, Config, Flags, USAGE, UsageError};
 pub use sidecar::SidecarConfig;
 
 /// Where the admin server listens unless the file says otherwise.
