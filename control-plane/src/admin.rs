@@ -92,6 +92,7 @@ async fn status(State(admin): State<Admin>) -> Json<Status> {
             folder: admin.folder.clone(),
             loaded: source.loaded,
             generation: source.generation,
+            digest: source.digest.clone(),
             refused: source.is_refused(),
             problems: source.problems.iter().map(Into::into).collect(),
         },

@@ -42,6 +42,10 @@ pub struct SourceStatus {
     pub loaded: bool,
     /// Good configurations so far.
     pub generation: u64,
+    /// What the folder held when it was last read, good or not: SHA-256 in hexadecimal over every manifest in the order of their paths
+    /// (path below the folder, a zero byte, text, a zero byte). Whoever writes the folder can tell by it whether an edit was read.
+    #[serde(default)]
+    pub digest: String,
     /// Whether the folder as it is now was refused; the last good configuration is served.
     pub refused: bool,
     /// Everything wrong with it now.

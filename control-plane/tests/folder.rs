@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use support::service;
 use tokio::sync::watch;
 use weft_control_plane::model::{MeshConfig, Model};
@@ -74,6 +75,11 @@ async fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
     );
     assert_eq!(state.problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
     assert_eq!(state.generation, 1);
+    assert_eq!(
+        state.digest,
+        digest_of(dir.path(), &["a.yaml", "b.yaml"]),
+        "what is refused is told by its digest as well"
+    );
     assert!(!folder.models.has_changed().unwrap(), "the model in force must stay");
     assert!(Arc::ptr_eq(&before, &folder.models.borrow()));
 
@@ -81,6 +87,12 @@ async fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
     until(&mut folder.models, "the mended file", has("b")).await;
     let state = until(&mut folder.state, "the good news", |s: &Arc<FolderState>| !s.is_refused()).await;
     assert_eq!((state.generation, state.problems.len()), (2, 0));
+}
+
+/// What `SourceStatus::digest` promises.
+fn digest_of(folder: &Path, files: &[&str]) -> String {
+    let texts = files.iter().map(|file| format!("{file}\0{}\0", std::fs::read_to_string(folder.join(file)).unwrap()));
+    format!("{:x}", Sha256::digest(texts.collect::<String>()))
 }
 
 #[tokio::test]

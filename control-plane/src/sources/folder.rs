@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -48,6 +49,8 @@ pub struct FolderState {
     pub loaded: bool,
     /// Good models so far.
     pub generation: u64,
+    /// The digest of the folder when it was last read, good or not, as [`crate::status::SourceStatus`] has it.
+    pub digest: String,
     /// Everything wrong now. If any is an error, the model in force is older than the folder.
     pub problems: Vec<Problem>,
 }
@@ -94,12 +97,24 @@ pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Folder
 /// # Errors
 /// If the folder or a file cannot be read.
 pub fn read_folder(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>)> {
+    let (objects, problems, _) = read_files(path)?;
+    Ok((objects, problems))
+}
+
+/// The same with the digest of what was read: SHA-256 in hexadecimal over every manifest, in the order of their paths, as its path
+/// below the folder, a zero byte, its text, and another zero byte. Whoever writes the folder can tell by it whether an edit has been read.
+fn read_files(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>, String)> {
     let mut objects = Vec::new();
     let mut problems = Vec::new();
+    let mut digest = Sha256::new();
     for file in Fingerprint::of(path)?.0.into_keys() {
         let shown = file.display().to_string();
         match std::fs::read_to_string(&file) {
             Ok(text) => {
+                digest.update(file.strip_prefix(path).unwrap_or(&file).as_os_str().as_encoded_bytes());
+                digest.update([0]);
+                digest.update(&text);
+                digest.update([0]);
                 let manifest = weft_api::parse(&shown, &text);
                 objects.extend(manifest.objects);
                 problems.extend(manifest.problems);
@@ -109,7 +124,7 @@ pub fn read_folder(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>)> {
             Err(error) => problems.push(unreadable(shown, &error)),
         }
     }
-    Ok((objects, problems))
+    Ok((objects, problems, format!("{:x}", digest.finalize())))
 }
 
 fn unreadable(file: String, error: &io::Error) -> Problem {
@@ -249,15 +264,16 @@ impl Reader {
     async fn read(&mut self) -> io::Result<()> {
         let (path, config) = (self.path.clone(), self.config.clone());
         let previous = self.models.borrow().clone();
-        let (seen, result) = blocking(move || {
+        let (seen, digest, result) = blocking(move || {
             // Taken first: a file that changes while it is read looks changed at the next comparison.
             let seen = Fingerprint::of(&path)?;
-            let (objects, mut problems) = read_folder(&path)?;
+            let (objects, mut problems, digest) = read_files(&path)?;
             if problems.iter().any(Problem::is_error) {
-                return Ok((seen, Err(problems)));
+                return Ok((seen, digest, Err(problems)));
             }
             Ok((
                 seen,
+                digest,
                 match build(&objects, &config, Some(&previous)) {
                     Ok(built) => {
                         problems.extend(built.warnings);
@@ -272,18 +288,18 @@ impl Reader {
         })
         .await?;
         self.seen = seen;
-        self.publish(result);
+        self.publish(digest, result);
         Ok(())
     }
 
-    fn publish(&mut self, result: Result<(Model, Vec<Problem>), Vec<Problem>>) {
+    fn publish(&mut self, digest: String, result: Result<(Model, Vec<Problem>), Vec<Problem>>) {
         let before = self.state.borrow().clone();
         let state = match result {
             Ok((model, problems)) => {
                 self.models.send_replace(Arc::new(model));
-                FolderState { loaded: true, generation: before.generation + 1, problems }
+                FolderState { loaded: true, generation: before.generation + 1, digest, problems }
             }
-            Err(problems) => FolderState { problems, ..FolderState::clone(&before) },
+            Err(problems) => FolderState { digest, problems, ..FolderState::clone(&before) },
         };
         for problem in state.problems.iter().filter(|p| !before.problems.contains(p)) {
             if problem.is_error() { error!("{problem}") } else { warn!("{problem}") }
