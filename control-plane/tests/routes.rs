@@ -369,3 +369,44 @@ spec:
         ]
     );
 }
+
+/// A headless service over the pod of service a.
+fn headless(name: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{clusterIP: None, selector: {{app: a}}, ports: [{{port: 80, name: http}}]}}
+"
+    )
+}
+
+#[test]
+fn a_pod_called_by_its_own_address_has_the_routes_of_the_one_headless_service_that_owns_it() {
+    let route = route(
+        "r",
+        "",
+        "  - {name: all, timeouts: {request: 2s}, backendRefs: [{name: db, port: 80}, {name: b, port: 80}]}\n",
+    )
+    .replace("kind: Service, name: a", "kind: Service, name: db");
+    let model = model(&(a_service() + &headless("db") + &route));
+    assert_eq!(
+        described(&model, Route, "pod/198.18.0.7/80", "shop"),
+        "routes pod/198.18.0.7/80
+  shop/r/all: ^ / => 1 pod/198.18.0.7/80 | 1 service/shop/b/80, timeout 2s, 2 retries on connect-failure,refused-stream,reset-before-request each 0s after 0.025s-0.25s
+"
+    );
+    let listener = described(&model, weft_control_plane::ResourceType::Listener, "198.18.0.7:80", "shop");
+    assert!(listener.contains("pod/198.18.0.7/80") && !listener.contains("timeout"), "by reference: {listener}");
+}
+
+#[test]
+fn a_pod_of_two_headless_services_has_the_routes_of_neither() {
+    let route =
+        route("r", "", &rule("all", "{path: {value: /}}")).replace("kind: Service, name: a", "kind: Service, name: db");
+    let model = model(&(a_service() + &headless("db") + &headless("metrics") + &route));
+    assert_eq!(described(&model, Route, "pod/198.18.0.7/80", "shop"), "absent\n");
+    let listener = described(&model, weft_control_plane::ResourceType::Listener, "198.18.0.7:80", "shop");
+    assert!(listener.contains("http(router) pod/198.18.0.7/80, timeout 0s"), "{listener}");
+}

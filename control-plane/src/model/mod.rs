@@ -38,6 +38,8 @@ pub struct Model {
     workloads: BTreeMap<ObjectName, Arc<Workload>>,
     by_address: HashMap<SocketAddr, ObjectName>,
     by_pod_address: HashMap<IpAddr, ObjectName>,
+    /// Endpoints of headless services with the service and its port, or nothing where several have the endpoint.
+    by_headless: HashMap<SocketAddr, Option<(ObjectName, u16)>>,
 }
 
 impl Model {
@@ -63,7 +65,8 @@ impl Model {
             .collect();
         let by_pod_address =
             pods.values().flat_map(|p| p.addresses.iter().map(move |ip| (*ip, p.name.clone()))).collect();
-        Self { config, services, pods, workloads, by_address, by_pod_address }
+        let by_headless = headless(services.values());
+        Self { config, services, pods, workloads, by_address, by_pod_address, by_headless }
     }
 
     /// A mesh without anything in it.
@@ -130,11 +133,35 @@ impl Model {
         Some((service, service.port(address.port())?))
     }
 
+    /// The headless service, and its port, that a connection to this address of a pod is for: the only one that has an endpoint
+    /// there. With two, nothing says which of them the caller meant.
+    #[must_use]
+    pub fn headless_at(&self, address: SocketAddr) -> Option<(&Arc<Service>, &ServicePort)> {
+        let (name, port) = self.by_headless.get(&address)?.as_ref()?;
+        let service = self.services.get(name)?;
+        Some((service, service.port(*port)?))
+    }
+
     /// The pod with this address.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Arc<Pod>> {
         self.pods.get(self.by_pod_address.get(&address)?)
     }
+}
+
+fn headless<'a>(services: impl Iterator<Item = &'a Arc<Service>>) -> HashMap<SocketAddr, Option<(ObjectName, u16)>> {
+    let mut owners = HashMap::new();
+    for service in services.filter(|s| s.headless) {
+        for port in &service.ports {
+            for endpoint in port.endpoints.iter() {
+                owners
+                    .entry(endpoint.address)
+                    .and_modify(|owner| *owner = None)
+                    .or_insert_with(|| Some((service.name.clone(), port.port)));
+            }
+        }
+    }
+    owners
 }
 
 fn share<T: PartialEq>(parts: &mut BTreeMap<ObjectName, Arc<T>>, previous: &BTreeMap<ObjectName, Arc<T>>) {

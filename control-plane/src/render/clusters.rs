@@ -25,7 +25,11 @@ pub(super) fn service(model: &Model, at: At<'_>) -> Option<Any> {
 pub(super) fn pod(model: &Model, at: SocketAddr) -> Option<Any> {
     let pod = model.pod_at(at.ip())?;
     let protocol = outbound::pod_protocol(model, at)?;
-    let cluster = upstream(names::pod_cluster(at), pod.pod_name.to_string(), protocol, &Traffic::default());
+    // A pod that is called by its own address has no substitute: it is never left out.
+    let traffic = model
+        .headless_at(at)
+        .map_or_else(Traffic::default, |(_, port)| Traffic { outliers: None, ..Traffic::clone(&port.traffic) });
+    let cluster = upstream(names::pod_cluster(at), pod.pod_name.to_string(), protocol, &traffic);
     Some(pack(&cluster))
 }
 

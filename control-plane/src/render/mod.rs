@@ -46,6 +46,9 @@ pub fn render(model: &Model, key: &ResourceKey, view: &View) -> Option<Any> {
         (ResourceType::Route, ResourceName::OutboundRoute(at)) => {
             routes::configuration(model, at, view.namespace.as_deref())
         }
+        (ResourceType::Route, ResourceName::PodCluster(address)) => {
+            routes::to_pod(model, address, view.namespace.as_deref())
+        }
         (ResourceType::Cluster, ResourceName::ServiceCluster(at)) => clusters::service(model, at),
         (ResourceType::Cluster, ResourceName::PodCluster(address)) => clusters::pod(model, address),
         (ResourceType::Cluster, ResourceName::InboundCluster(port)) => Some(clusters::inbound(port)),
@@ -96,7 +99,9 @@ pub fn may_differ(old: &Model, new: &Model, key: &ResourceKey) -> bool {
     };
     let pods_same = |address| {
         let (a, b) = (pod(old, address), pod(new, address));
-        same(a.0.as_ref(), b.0.as_ref()) && same(a.1.as_ref(), b.1.as_ref())
+        same(a.0.as_ref(), b.0.as_ref())
+            && same(a.1.as_ref(), b.1.as_ref())
+            && same(old.headless_at(address).map(|s| s.0), new.headless_at(address).map(|s| s.0))
     };
     let unchanged = match ResourceName::parse(&key.name) {
         Some(ResourceName::InboundListener { namespace, workload }) => {

@@ -35,14 +35,22 @@ fn to_service(service: &Service, port: &ServicePort) -> Vec<listener::FilterChai
     chains(port.protocol, &label, &cluster, source, faults, idle)
 }
 
-/// A call to a pod's own address: one endpoint, whatever the services that select it say.
+/// A call to a pod's own address: one endpoint. Routes, policy and faults are those of the headless service that owns it, if exactly
+/// one does.
 fn to_pod(model: &Model, at: SocketAddr) -> Option<Vec<listener::FilterChain>> {
+    use hcm::http_connection_manager::RouteSpecifier;
     let pod = model.pod_at(at.ip())?;
     let protocol = pod_protocol(model, at)?;
     let cluster = names::pod_cluster(at);
     let label = names::outbound_listener(at);
+    if let Some((_, port)) = model.headless_at(at) {
+        let rds = hcm::Rds { config_source: Some(ads()), route_config_name: cluster.clone() };
+        let faults = port.fault.iter().map(|fault| http::fault_filter(fault)).collect();
+        let idle = port.traffic.idle_timeout;
+        return Some(chains(protocol, &label, &cluster, RouteSpecifier::Rds(rds), faults, idle));
+    }
     let name = format!("{}/{}", pod.name, at.port());
-    let source = hcm::http_connection_manager::RouteSpecifier::RouteConfig(routes::only(&label, &name, &cluster, true));
+    let source = RouteSpecifier::RouteConfig(routes::only(&label, &name, &cluster, true));
     Some(chains(protocol, &label, &cluster, source, Vec::new(), Some(Duration::from_secs(3600))))
 }
 

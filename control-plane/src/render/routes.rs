@@ -1,5 +1,6 @@
 //! Route configurations: the rules of a service port in order of precedence.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use weft_xds::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
@@ -30,6 +31,38 @@ pub(super) fn configuration(model: &Model, at: At<'_>, namespace: Option<&str>) 
     };
     let name = names::outbound_route(at.namespace, at.service, at.port);
     Some(weft_xds::pack(&table(name, routes)))
+}
+
+/// Calls to a pod's own address by the routes of the headless service that owns it. Where they lead to that service they lead to this
+/// pod, which is what the caller chose.
+pub(super) fn to_pod(model: &Model, at: SocketAddr, namespace: Option<&str>) -> Option<Any> {
+    let (service, port) = model.headless_at(at)?;
+    let pod = names::pod_cluster(at);
+    let routes = match port.routes.for_namespace(namespace) {
+        Some(rules) => {
+            let of_service = names::service_cluster(&service.name.namespace, &service.name.name, port.port);
+            let mut routes: Vec<_> = rules.iter().map(|rule| rule_route(rule, &port.traffic)).collect();
+            routes.iter_mut().for_each(|route| replace_cluster(route, &of_service, &pod));
+            routes
+        }
+        None => everything(&format!("{}/default", service.name), &pod, &port.traffic),
+    };
+    Some(weft_xds::pack(&table(pod, routes)))
+}
+
+fn replace_cluster(route: &mut route::Route, old: &str, new: &str) {
+    use route::route_action::ClusterSpecifier;
+    let Some(route::route::Action::Route(action)) = &mut route.action else { return };
+    let replace = |name: &mut String| {
+        if name == old {
+            new.clone_into(name);
+        }
+    };
+    match &mut action.cluster_specifier {
+        Some(ClusterSpecifier::Cluster(name)) => replace(name),
+        Some(ClusterSpecifier::WeightedClusters(all)) => all.clusters.iter_mut().for_each(|c| replace(&mut c.name)),
+        _ => {}
+    }
 }
 
 /// Everything to one cluster. `retried` is for a call that leaves this pod; one that arrives is tried once.
