@@ -66,8 +66,13 @@ async fn refuse(worker: &Rc<Worker>, mut io: BoxIo, downstream: Downstream, answ
     match sniff(&mut io, &mut received, Some(&budget)).await {
         Ok(Sniffed::Protocol(Protocol::Http1)) => {
             let mut wire = Wire::new(io, received);
-            let reply =
-                Http1Reply { writer: wire.writer(), version: Version::Http11, is_head: false, keep_alive: false };
+            let reply = Http1Reply {
+                writer: wire.writer(),
+                version: Version::Http11,
+                is_head: false,
+                keep_alive: false,
+                trailers: false,
+            };
             // A client that is gone needs no answer.
             let _ = local::send(&mut Reply::Http1(reply), &RequestHead::new(), &downstream, &answer).await;
             let _ = wire.shutdown().await;

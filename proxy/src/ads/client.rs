@@ -207,6 +207,9 @@ impl<C: Connect> Client<C> {
         client.restore(now);
         client.publish(now);
         client.unsaved = false;
+        if client.is_ready() {
+            client.ready = None;
+        }
         (client, on_demand, Handle { commands })
     }
 
@@ -226,6 +229,7 @@ impl<C: Connect> Client<C> {
             }
             self.publish(Instant::now());
             self.send();
+            self.become_ready().await;
         }
     }
 
@@ -341,7 +345,6 @@ impl<C: Connect> Client<C> {
             let demand = &mut self.demand;
             self.applier.apply(changes, |destination, old, new| demand.replaced(destination, old, new));
         }
-        self.become_ready();
         if !destinations_changed {
             return;
         }
@@ -395,17 +398,22 @@ impl<C: Connect> Client<C> {
         }
     }
 
-    fn become_ready(&mut self) {
-        let ready = match &self.wants {
+    /// Whoever waits for readiness may count on it after a crash as well, so what is in force is kept first.
+    async fn become_ready(&mut self) {
+        if self.ready.is_some() && self.is_ready() {
+            self.save().await;
+            self.ready = None;
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match &self.wants {
             Wants::Sidecar { inbound_listener } => {
                 self.state.answer(Kind::Listener, inbound_listener) == Answer::Active
             }
             Wants::All(_) => {
                 matches!(self.link, Link::Open { answered: true, .. }) && self.state.next_deadline().is_none()
             }
-        };
-        if ready {
-            self.ready = None;
         }
     }
 

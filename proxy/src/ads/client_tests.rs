@@ -354,6 +354,24 @@ async fn a_restart_works_from_what_was_kept_while_the_control_plane_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crash_right_after_readiness_starts_from_what_was_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::start(Some(folder.path()));
+    let stream = world.stream().await;
+    stream.send(Kind::Listener, vec![(INBOUND, opaque_listener(INBOUND))], &[]);
+    send_rest(&stream);
+    while !world.readiness.is_ready() {
+        tokio::task::yield_now().await;
+    }
+    world.task.abort();
+
+    let world = World::start(Some(folder.path()));
+    *world.down.lock().unwrap() = true;
+    assert!(world.readiness.is_ready());
+    assert!(world.store.listener(INBOUND).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn is_ready_when_the_inbound_listener_is_in_force() {
     let mut world = World::start(None);
     let stream = world.stream().await;

@@ -142,6 +142,7 @@ fn write_framing(framing: Framing, out: &mut Vec<u8>) {
 #[derive(Debug)]
 pub struct BodyEncoder {
     state: State,
+    drops_trailers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +164,14 @@ impl BodyEncoder {
                 Framing::Chunked => State::Chunked,
                 Framing::UntilClose => State::UntilClose,
             },
+            drops_trailers: false,
         }
+    }
+
+    /// Whether trailers are written (`enable_trailers`); otherwise the body ends without them.
+    #[must_use]
+    pub fn with_trailers(self, trailers: bool) -> Self {
+        Self { drops_trailers: !trailers, ..self }
     }
 
     /// Appends what goes before `len` bytes of data.
@@ -222,7 +230,7 @@ impl BodyEncoder {
     /// # Errors
     /// As [`end`](Self::end).
     pub fn trailers(&mut self, trailers: &Fields, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.finish(Some(trailers), out)
+        self.finish(Some(trailers).filter(|_| !self.drops_trailers), out)
     }
 
     /// Whether the end can still be written, or has been: nothing is missing from an announced length.

@@ -100,9 +100,10 @@ impl Attempt<'_> {
     ) -> Result<Answered, Failure> {
         let reused = connection.reused;
         let mark = connection.wire.mark();
+        let trailers = self.target.cluster().config().enable_trailers;
         encode_request(self.request, self.framing, connection.wire.writer().buffer());
         let (mut reader, writer) = connection.wire.split();
-        let mut sink = Sink::Http1 { writer, encoder: BodyEncoder::new(self.framing) };
+        let mut sink = Sink::Http1 { writer, encoder: BodyEncoder::new(self.framing).with_trailers(trailers) };
         let mut pump = Pump::default();
         let mut broken: Option<WriteError> = None;
         let mut has_response_begun = false;
@@ -170,7 +171,7 @@ impl Attempt<'_> {
             authenticated: connection.authenticated,
             request_sent,
             _in_flight: None,
-            upstream: Upstream::Http1 { connection, parsed, encoder: Some(encoder), reusable: false },
+            upstream: Upstream::Http1 { connection, parsed, encoder: Some(encoder), reusable: false, trailers },
         })
     }
 
@@ -255,6 +256,8 @@ enum Upstream {
         parsed: ParsedResponse,
         encoder: Option<BodyEncoder>,
         reusable: bool,
+        /// Whether the endpoint's trailers are handed on.
+        trailers: bool,
     },
     Http2 {
         _connection: Http2Connection,
@@ -313,10 +316,11 @@ impl Answered {
     /// The response's body, and where the rest of the request's goes.
     pub fn streams(&mut self, is_tunnel: bool) -> (Body<'_>, Sink<'_>) {
         match &mut self.upstream {
-            Upstream::Http1 { connection, parsed, encoder, .. } => {
+            Upstream::Http1 { connection, parsed, encoder, trailers, .. } => {
                 let (reader, writer) = connection.wire.split();
                 let framing = if is_tunnel { Framing::UntilClose } else { parsed.framing };
-                let source = Body::Http1(Http1Body::new(reader, BodyDecoder::new(framing, Limits::default())));
+                let source = Http1Body::new(reader, BodyDecoder::new(framing, Limits::default()));
+                let source = Body::Http1(source.with_trailers(*trailers));
                 let sink = match (encoder.take(), is_tunnel) {
                     (_, true) => Sink::Http1 { writer, encoder: BodyEncoder::new(Framing::UntilClose) },
                     (Some(encoder), false) => Sink::Http1 { writer, encoder },

@@ -27,6 +27,8 @@ pub struct Http1Reply<'a> {
     /// Whether the connection can carry another request. Starts as what the request allows; a response whose end only the
     /// close of the connection can mark, or a drain, clears it.
     pub keep_alive: bool,
+    /// Whether the client gets trailers (`enable_trailers`).
+    pub trailers: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -109,7 +111,8 @@ impl Http1Reply<'_> {
             _ if is_tunnel => Framing::UntilClose,
             _ if self.is_head => Framing::None,
             framing => framing,
-        });
+        })
+        .with_trailers(self.trailers);
         Sink::Http1 { writer: writer.reborrow(), encoder }
     }
 }

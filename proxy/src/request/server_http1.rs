@@ -104,8 +104,13 @@ async fn read_head(
 
 async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, error: &HeadError) {
     debug!(source = %cx.downstream.source, %error, "request refused");
-    let mut reply =
-        Reply::Http1(Http1Reply { writer: wire.writer(), version: Version::Http11, is_head: false, keep_alive: false });
+    let mut reply = Reply::Http1(Http1Reply {
+        writer: wire.writer(),
+        version: Version::Http11,
+        is_head: false,
+        keep_alive: false,
+        trailers: false,
+    });
     let answer = LocalReply::new(error.status(), Flag::Malformed, error.to_string());
     // The client may be gone already.
     let _ = local::send(&mut reply, head, cx.downstream, &answer).await;
@@ -130,8 +135,10 @@ async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHe
         version: head.version,
         is_head: head.is_head(),
         keep_alive: parsed.keep_alive && !draining,
+        trailers: cx.chain.enable_trailers,
     });
-    let body = Body::Http1(Http1Body::new(reader.reborrow(), BodyDecoder::new(parsed.framing, Limits::default())));
+    let body = Http1Body::new(reader.reborrow(), BodyDecoder::new(parsed.framing, Limits::default()));
+    let body = Body::Http1(body.with_trailers(cx.chain.enable_trailers));
     let finished = life::serve(cx, head, body, parsed.framing, &mut reply).await;
     let keep_alive = matches!(&reply, Reply::Http1(reply) if reply.keep_alive);
     match finished {

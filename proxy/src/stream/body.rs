@@ -67,12 +67,19 @@ pub struct Http1Body<'a> {
     decoder: BodyDecoder,
     at_hand: usize,
     ended: bool,
+    trailers: bool,
 }
 
 impl<'a> Http1Body<'a> {
     /// The body that follows the head just consumed from `reader`.
     pub fn new(reader: Reader<'a>, decoder: BodyDecoder) -> Self {
-        Self { reader, decoder, at_hand: 0, ended: false }
+        Self { reader, decoder, at_hand: 0, ended: false, trailers: true }
+    }
+
+    /// Whether trailers are handed on (`enable_trailers`); otherwise they are read, checked and dropped.
+    #[must_use]
+    pub fn with_trailers(self, trailers: bool) -> Self {
+        Self { trailers, ..self }
     }
 
     /// Whether the body has been read to its end.
@@ -244,7 +251,9 @@ impl Source for Body<'_> {
     fn trailers(&self) -> Option<&Fields> {
         match self {
             Self::Empty => None,
-            Self::Http1(body) => Some(body.decoder.trailers()).filter(|trailers| body.ended && !trailers.is_empty()),
+            Self::Http1(body) => {
+                Some(body.decoder.trailers()).filter(|trailers| body.trailers && body.ended && !trailers.is_empty())
+            }
             Self::Http2(body) => body.trailers.as_ref(),
         }
     }

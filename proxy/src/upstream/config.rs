@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use weft_xds::envoy::config::cluster::v3::Cluster as Message;
 use weft_xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy};
-use weft_xds::envoy::config::core::v3::{Http2ProtocolOptions, HttpProtocolOptions as CommonOptions};
+use weft_xds::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions,
+};
 use weft_xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use weft_xds::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
@@ -43,6 +45,8 @@ pub struct ClusterConfig {
     pub max_requests_per_connection: Option<u32>,
     /// Longest life of a stream; `None` is no limit.
     pub max_stream_duration: Option<Duration>,
+    /// Whether HTTP/1.1 trailers are passed on in both directions (`enable_trailers`); otherwise they are dropped.
+    pub enable_trailers: bool,
     /// HTTP/2 settings, where the protocol may be HTTP/2.
     pub h2: Http2Settings,
     /// Circuit breakers.
@@ -143,6 +147,7 @@ impl ClusterConfig {
             max_connection_duration: http.max_connection_duration,
             max_requests_per_connection: http.max_requests_per_connection,
             max_stream_duration: http.max_stream_duration,
+            enable_trailers: http.enable_trailers,
             h2: http.h2,
             limits: Limits::compile(message.circuit_breakers.as_ref(), &field("circuit_breakers"))?,
             outlier: outlier
@@ -321,6 +326,7 @@ struct Http {
     max_connection_duration: Option<Duration>,
     max_requests_per_connection: Option<u32>,
     max_stream_duration: Option<Duration>,
+    enable_trailers: bool,
     h2: Http2Settings,
 }
 
@@ -348,11 +354,11 @@ impl Http {
         unsupported(!options.request_mirror_policies.is_empty(), path, "request_mirror_policies")?;
         unsupported(!options.hash_policy.is_empty(), path, "hash_policy")?;
         unsupported(options.retry_policy.is_some(), path, "retry_policy")?;
-        let (protocol, h2, h2_path) = match options.upstream_protocol_options.as_ref() {
+        let (protocol, http1, h2, h2_path) = match options.upstream_protocol_options.as_ref() {
             Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config.as_ref() {
-                Some(ProtocolConfig::HttpProtocolOptions(_)) => (UpstreamProtocol::Http1, None, ""),
+                Some(ProtocolConfig::HttpProtocolOptions(http1)) => (UpstreamProtocol::Http1, Some(http1), None, ""),
                 Some(ProtocolConfig::Http2ProtocolOptions(h2)) => {
-                    (UpstreamProtocol::Http2, Some(h2), "explicit_http_config.http2_protocol_options")
+                    (UpstreamProtocol::Http2, None, Some(h2), "explicit_http_config.http2_protocol_options")
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
                     return Err(FieldError::new(
@@ -373,8 +379,9 @@ impl Http {
                     path,
                     "use_downstream_protocol_config.http3_protocol_options",
                 )?;
-                let h2 = downstream.http2_protocol_options.as_ref();
-                (UpstreamProtocol::UseDownstream, h2, "use_downstream_protocol_config.http2_protocol_options")
+                let (http1, h2) =
+                    (downstream.http_protocol_options.as_ref(), downstream.http2_protocol_options.as_ref());
+                (UpstreamProtocol::UseDownstream, http1, h2, "use_downstream_protocol_config.http2_protocol_options")
             }
             Some(UpstreamProtocolOptions::AutoConfig(_)) => {
                 return Err(FieldError::new(format!("{path}.auto_config"), "not supported; use explicit_http_config"));
@@ -385,7 +392,7 @@ impl Http {
         };
         let h2 = Http2Settings::compile(h2, &format!("{path}.{h2_path}"))?;
         let common = options.common_http_protocol_options.as_ref();
-        Self::of_common(protocol, h2, common, None, &format!("{path}.common_http_protocol_options"))
+        Self::of_common(protocol, http1, h2, common, None, &format!("{path}.common_http_protocol_options"))
     }
 
     /// The deprecated fields of the cluster itself.
@@ -401,11 +408,19 @@ impl Http {
             Http2Settings::compile(message.http2_protocol_options.as_ref(), &format!("{path}.http2_protocol_options"))?;
         let max_requests = message.max_requests_per_connection.as_ref().map(|max| max.value);
         let common = message.common_http_protocol_options.as_ref();
-        Self::of_common(protocol, h2, common, max_requests, &format!("{path}.common_http_protocol_options"))
+        Self::of_common(
+            protocol,
+            message.http_protocol_options.as_ref(),
+            h2,
+            common,
+            max_requests,
+            &format!("{path}.common_http_protocol_options"),
+        )
     }
 
     fn of_common(
         protocol: UpstreamProtocol,
+        http1: Option<&Http1ProtocolOptions>,
         h2: Http2Settings,
         common: Option<&CommonOptions>,
         max_requests: Option<u32>,
@@ -427,6 +442,7 @@ impl Http {
             max_connection_duration: nonzero(max_connection),
             max_requests_per_connection: requests.filter(|&max| max != 0),
             max_stream_duration: nonzero(max_stream),
+            enable_trailers: http1.is_some_and(|http1| http1.enable_trailers),
             h2,
         })
     }

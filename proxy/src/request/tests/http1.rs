@@ -73,12 +73,17 @@ async fn pipelined_requests_are_answered_in_order_over_one_upstream_connection()
 
 #[tokio::test(start_paused = true)]
 async fn chunked_bodies_pass_both_ways_with_trailers() {
-    with_proxy(Config { manager: "http_protocol_options: {enable_trailers: true}", ..Config::default() }, |sim| async move {
+    let config = Config {
+        manager: "http_protocol_options: {enable_trailers: true}",
+        cluster: "http_protocol_options: {enable_trailers: true}",
+        ..Config::default()
+    };
+    with_proxy(config, |sim| async move {
         let seen = serve(
             &sim,
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n3;ext=1\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
         );
-        let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Up: 1\r\n\r\n";
         let answer = sim.ask(request, "X-Sum: 7\r\n\r\n").await;
         assert_eq!(*seen.borrow(), request);
         assert_eq!(

@@ -211,7 +211,8 @@ fn complete(text: &str) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let head = head.to_ascii_lowercase();
     if head.contains("transfer-encoding: chunked") {
-        return body.ends_with("0\r\n\r\n");
+        let last_chunk = body.starts_with("0\r\n") || body.contains("\r\n0\r\n");
+        return last_chunk && body.ends_with("\r\n\r\n");
     }
     match head.split("content-length: ").nth(1) {
         Some(rest) => body.len() >= rest.split("\r\n").next().unwrap().parse().unwrap(),
