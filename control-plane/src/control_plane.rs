@@ -235,23 +235,25 @@ async fn follow(
 ) {
     report(&in_force.borrow(), &metrics);
     loop {
-        let mut render = true;
+        let mut render = false;
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = source.models.changed() => {
+            // A model is published before the state that tells of it.
+            changed = source.state.changed() => {
                 if changed.is_err() {
                     // The watcher has ended, which it does only with the process.
                     return;
                 }
-                metrics.changed();
             }
             // The sender lives in the authority, which outlives this task.
-            _ = trust.changed() => {}
-            _ = source.state.changed() => render = source.models.has_changed().unwrap_or(false),
+            _ = trust.changed() => render = true,
         }
-        // A model is published before the state that tells of it: the state is read first, so that it tells of nothing
-        // newer than what is rendered here.
+        // Read before the model, so that it tells of nothing newer than what is rendered here.
         let state = source.state.borrow_and_update().clone();
+        if source.models.has_changed().unwrap_or(false) {
+            metrics.changed();
+            render = true;
+        }
         if render {
             let since = tokio::time::Instant::now();
             let configuration = compose(&source.models.borrow_and_update(), &trust.borrow_and_update());

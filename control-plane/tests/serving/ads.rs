@@ -124,6 +124,18 @@ async fn until_the_folder_is_good_once_proxies_are_told_nothing() {
 }
 
 #[tokio::test]
+async fn every_configuration_that_comes_into_force_is_counted() {
+    let mesh = Mesh::start(SHOP).await;
+    // The first is what it started with.
+    for generation in 2..=12 {
+        mesh.edit(&if generation % 2 == 0 { shop_with_two_reviews() } else { SHOP.to_owned() });
+        mesh.status_when(|status| status.source.generation == generation).await;
+    }
+    let metrics = mesh.get("/metrics").await.1;
+    assert!(metrics.contains("weft_control_plane_configuration_changes_total 12"), "{metrics}");
+}
+
+#[tokio::test]
 async fn a_rejection_is_kept_for_the_operator_and_the_same_is_not_sent_again() {
     let mesh = Mesh::start(SHOP).await;
     let mut proxy = mesh.proxy("web-0").await;
