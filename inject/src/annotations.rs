@@ -1,6 +1,7 @@
 //! What a pod says about its sidecar, by annotations.
 
 use serde_json::Value;
+use weft_cni::redirect::Cidr;
 
 use crate::settings::Settings;
 
@@ -92,7 +93,7 @@ pub(crate) struct PodSettings {
     pub(crate) settings: Settings,
     pub(crate) skip_inbound: Vec<u16>,
     pub(crate) skip_outbound: Vec<u16>,
-    pub(crate) skip_networks: Vec<String>,
+    pub(crate) skip_networks: Vec<Cidr>,
 }
 
 /// Reads a pod's annotations.
@@ -193,12 +194,9 @@ fn ports(name: &str, text: &str) -> Result<Vec<u16>, InvalidAnnotation> {
     Ok(ports)
 }
 
-fn networks(text: &str) -> Result<Vec<String>, InvalidAnnotation> {
+fn networks(text: &str) -> Result<Vec<Cidr>, InvalidAnnotation> {
     parts(text)
-        .map(|part| match part.parse::<weft_cni::redirect::Cidr>() {
-            Ok(network) => Ok(network.to_string()),
-            Err(error) => Err(invalid(SKIP_NETWORKS, part, format!("is not a network: {error}"))),
-        })
+        .map(|part| part.parse().map_err(|error| invalid(SKIP_NETWORKS, part, format!("is not a network: {error}"))))
         .collect()
 }
 

@@ -104,8 +104,7 @@ pub fn inject(pod: &Value, place: &Place<'_>, settings: &Settings) -> Result<Out
     redirect.exclude_inbound_ports.sort_unstable();
     redirect.exclude_inbound_ports.dedup();
     redirect.exclude_outbound_ports.clone_from(&own.skip_outbound);
-    // Read from the same texts before.
-    redirect.exclude_outbound_cidrs = own.skip_networks.iter().filter_map(|network| network.parse().ok()).collect();
+    redirect.exclude_outbound_cidrs.clone_from(&own.skip_networks);
 
     let service_account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("default").to_owned();
     let first = [sidecar::redirect(&own, &redirect), sidecar::proxy(&own, &workload, &service_account)];
