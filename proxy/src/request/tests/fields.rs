@@ -1,16 +1,6 @@
 //! Fields of `HttpConnectionManager` and `Cluster` as their users know them: each by what it does to bytes.
 
-use super::sim::{APP, Config, Sim, canned, with_proxy};
-use std::cell::RefCell;
-use std::rc::Rc;
-
-/// A server with one answer; gives what it saw.
-fn serve(sim: &Sim, answer: &'static str) -> Rc<RefCell<String>> {
-    let seen = Rc::new(RefCell::new(String::new()));
-    let record = seen.clone();
-    sim.servers.add(APP, move |io| canned(io, record.clone(), answer));
-    seen
-}
+use super::sim::{Config, serve, with_proxy};
 
 #[tokio::test(start_paused = true)]
 async fn trailers_pass_only_where_both_sides_enable_them() {

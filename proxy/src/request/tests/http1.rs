@@ -1,19 +1,11 @@
 //! HTTP/1.1 on both sides.
 
-use super::sim::{APP, Config, Sim, canned, read_until, with_proxy};
+use super::sim::{APP, Config, read_until, serve, with_proxy};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
-
-/// A proxy in front of a server with one answer; gives what the server saw.
-fn serve(sim: &Sim, answer: &'static str) -> Rc<RefCell<String>> {
-    let seen = Rc::new(RefCell::new(String::new()));
-    let record = seen.clone();
-    sim.servers.add(APP, move |io| canned(io, record.clone(), answer));
-    seen
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_request_and_its_response_pass_byte_for_byte() {

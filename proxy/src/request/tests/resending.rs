@@ -1,9 +1,9 @@
 //! Requests on connections that come to their end at the very moment they are used.
 
-use super::sim::{APP, Config, Sim, canned, read_until, with_proxy};
+use super::sim::{APP, Config, Sim, canned, read_until, serve, with_proxy};
 use crate::observe::Direction;
 use crate::stream::{BoxIo, Delivery, Io, Taken};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -94,9 +94,7 @@ impl AsyncWrite for OneRequest {
 
 /// What the application saw of a GET and then a POST, over connections that break that way, and the answer to the POST.
 async fn post_after_get(sim: &Sim, breaks: Breaks) -> (String, String) {
-    let seen = Rc::new(RefCell::new(String::new()));
-    let record = seen.clone();
-    sim.servers.add(APP, move |io| canned(io, record.clone(), OK));
+    let seen = serve(sim, OK);
     sim.servers.disturb(one_request(breaks));
     sim.ask("GET /first HTTP/1.1\r\nHost: a\r\n\r\n", "ok").await;
     seen.borrow_mut().clear();

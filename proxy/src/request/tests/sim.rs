@@ -192,6 +192,14 @@ impl Default for Config<'_> {
 /// The usual endpoint.
 pub(super) const APP: &str = "198.18.0.2:8080";
 
+/// Puts a server with one answer behind the proxy; gives what the server saw.
+pub(super) fn serve(sim: &Sim, answer: &'static str) -> Rc<RefCell<String>> {
+    let seen = Rc::new(RefCell::new(String::new()));
+    let record = seen.clone();
+    sim.servers.add(APP, move |io| canned(io, record.clone(), answer));
+    seen
+}
+
 /// A server that answers each request with `answer` and hands what it received to `seen`.
 pub(super) async fn canned(mut io: DuplexStream, seen: Rc<RefCell<String>>, answer: &'static str) {
     loop {
