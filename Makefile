@@ -44,3 +44,12 @@ fuzz: ## Looks for new cases: property tests at large, then the HTTP/1.1 codec's
 	PROPTEST_CASES=20000 $(CARGO) test --locked -p weft-rules --test properties
 	PROPTEST_CASES=20000 $(CARGO) test --locked -p weft-proxy -p weft-control-plane --lib -- properties detect any_order
 	scripts/fuzz.sh $(or $(SECONDS),60)
+
+.PHONY: cluster
+cluster: ## Starts a genuine Kubernetes on this machine and leaves it running (needs root; the first build takes 5 to 20 minutes).
+	@scripts/setup.sh cluster
+	e2e/cluster/up.sh
+
+.PHONY: cluster-down
+cluster-down: ## Ends that Kubernetes and removes every trace of it.
+	e2e/cluster/down.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the system packages that the named purposes need (build, test, fuzz): as root by itself, otherwise it names
+# Installs the system packages that the named purposes need (build, test, fuzz, cluster): as root by itself, otherwise it names
 # them in one line and stops.
 set -euo pipefail
 
@@ -12,7 +12,12 @@ for purpose in "$@"; do
     build) ;;
     test) packages[nginx]=nginx-light ;;
     fuzz) ;;
-    *) echo "setup: unknown purpose '$purpose' (build, test, fuzz)" >&2; exit 2 ;;
+    cluster)
+      packages[containerd]=containerd packages[runc]=runc packages[/usr/lib/cni/bridge]=containernetworking-plugins
+      packages[iptables]=iptables packages[ip]=iproute2 packages[nsenter]=util-linux packages[sysctl]=procps
+      needs_go=yes
+      ;;
+    *) echo "setup: unknown purpose '$purpose' (build, test, fuzz, cluster)" >&2; exit 2 ;;
   esac
 done
 
@@ -23,6 +28,10 @@ done
 
 if ! command -v cargo >/dev/null; then
   echo "setup: Rust is missing: install it with rustup (stable, 1.95 or newer), then run this again" >&2
+  exit 1
+fi
+if [ -n "${needs_go:-}" ] && ! command -v go >/dev/null; then
+  echo "setup: Go is missing: install 1.24 or newer, then run this again" >&2
   exit 1
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
