@@ -45,6 +45,10 @@ fuzz: ## Looks for new cases: property tests at large, then the HTTP/1.1 codec's
 	PROPTEST_CASES=20000 $(CARGO) test --locked -p weft-proxy -p weft-control-plane --lib -- properties detect any_order
 	scripts/fuzz.sh $(or $(SECONDS),60)
 
+.PHONY: images
+images: setup ## Builds an image of each program as an OCI archive, without Docker (PROFILE=dev builds faster).
+	scripts/images.sh $(or $(PROFILE),release)
+
 .PHONY: cluster
 cluster: ## Starts a genuine Kubernetes on this machine and leaves it running (needs root; the first build takes 5 to 20 minutes).
 	@scripts/setup.sh cluster

@@ -25,7 +25,7 @@ main() {
   for node in "${!node_address[@]}"; do certificates+=("node$node=${node_address[$node]}"); done
   "$bin/nodetool" certs "$credentials" "$name" "$kubernetes_address" "${certificates[@]}"
   remember_machine
-  "$cluster_dir/../../scripts/oci-image.sh" "$state/pause.tar" "$pause_image" '["/nodetool","init"]' "$bin/nodetool=/nodetool"
+  "$cluster_dir/../../scripts/oci-image.sh" "$cluster_dir/Dockerfile" "$bin" "$pause_image" "$state/pause.tar"
 
   start_node 1
   start_etcd 1
