@@ -32,6 +32,33 @@ impl Cidr {
         self.prefix
     }
 
+    /// Whether the network holds the address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let same = |own: &[u8], other: &[u8]| {
+            own.iter().zip(other).zip(self.mask()).all(|((own, other), mask)| own & mask == other & mask)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => same(&own.octets(), &other.octets()),
+            (IpAddr::V6(own), IpAddr::V6(other)) => same(&own.octets(), &other.octets()),
+            _ => false,
+        }
+    }
+
+    /// The network's last address.
+    pub fn last_address(&self) -> IpAddr {
+        match self.address {
+            // A shift by the whole width is one bit too many for the type, hence `checked_shr`.
+            IpAddr::V4(address) => {
+                let hosts = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
+                (address.to_bits() | hosts).to_be_bytes().into()
+            }
+            IpAddr::V6(address) => {
+                let hosts = u128::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
+                (address.to_bits() | hosts).to_be_bytes().into()
+            }
+        }
+    }
+
     /// The address's bytes in network order: 4 or 16.
     pub(crate) fn octets(&self) -> Vec<u8> {
         match self.address {
@@ -107,6 +134,23 @@ mod tests {
         assert_eq!(mask("0.0.0.0/0"), [0, 0, 0, 0]);
         assert_eq!(mask("10.1.2.3"), [0xff; 4]);
         assert_eq!(mask("fc00::/7")[..2], [0xfe, 0]);
+    }
+
+    #[test]
+    fn a_network_holds_its_first_to_its_last_address() {
+        for (text, last, beyond) in [
+            ("10.128.0.0/9", "10.255.255.255", "11.0.0.0"),
+            ("10.1.2.3", "10.1.2.3", "10.1.2.4"),
+            ("0.0.0.0/0", "255.255.255.255", "::"),
+            ("fd00:198:18::/48", "fd00:198:18:ffff:ffff:ffff:ffff:ffff", "fd00:198:19::"),
+            ("fd00::1", "fd00::1", "fd00::2"),
+            ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "1.2.3.4"),
+        ] {
+            let network: Cidr = text.parse().unwrap();
+            assert_eq!(network.last_address(), last.parse::<IpAddr>().unwrap());
+            assert!(network.contains(network.address()) && network.contains(network.last_address()));
+            assert!(!network.contains(beyond.parse().unwrap()), "{text} {beyond}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ mod expression;
 mod netlink;
 mod rules;
 
-pub use cidr::Cidr;
+pub use cidr::{Cidr, ParseCidrError};
 pub use error::Error;
 
 /// What is redirected, and what is not. Fields are named as in the sidecar injector's configuration.
@@ -125,7 +125,7 @@ impl Installed {
 /// [`Error::Invalid`] names a field that makes no sense. The others say what the process or the kernel lacks. After an error nothing has
 /// changed.
 pub fn install(redirect: &Redirect) -> Result<(), Error> {
-    validate(redirect)?;
+    check(redirect)?;
     netlink::replace_table(&rules::compile(redirect))
 }
 
@@ -146,7 +146,11 @@ pub fn installed() -> Result<Option<Installed>, Error> {
     Ok(if rules.is_empty() { None } else { Some(Installed { rules }) })
 }
 
-fn validate(redirect: &Redirect) -> Result<(), Error> {
+/// Whether the redirection makes sense, without installing it.
+///
+/// # Errors
+/// [`Error::Invalid`] names the field that does not.
+pub fn check(redirect: &Redirect) -> Result<(), Error> {
     let invalid = |field, value: String, reason| Err(Error::Invalid { field, value, reason });
     if redirect.exclude_mark.is_none() && redirect.exclude_uid.is_none() {
         let reason = "the sidecar's own connections would be redirected to itself without end: set one of them";
@@ -183,14 +187,14 @@ mod tests {
 
     #[test]
     fn refuses_rules_that_would_redirect_the_sidecar_to_itself() {
-        let error = validate(&Redirect::default()).unwrap_err();
+        let error = check(&Redirect::default()).unwrap_err();
         assert!(error.to_string().contains("exclude_mark, exclude_uid"), "{error}");
     }
 
     #[test]
     fn refuses_one_port_for_both_directions() {
         let same = Redirect { exclude_uid: Some(1337), inbound_port: 15001, ..Redirect::default() };
-        assert!(matches!(validate(&same), Err(Error::Invalid { field: "inbound_port", .. })));
+        assert!(matches!(check(&same), Err(Error::Invalid { field: "inbound_port", .. })));
     }
 
     #[test]
