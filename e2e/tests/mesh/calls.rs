@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weft_e2e::client::Call;
-use weft_e2e::folder::{mesh_tls, service};
-use weft_e2e::{Mesh, Spec, identity, wait};
+use weft_e2e::yaml::{mesh_tls, service};
+use weft_e2e::{Mesh, identity};
+use weft_local_mesh::client::Call;
+use weft_local_mesh::{Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
 pub(crate) async fn http1_call_between_two_pods_is_mutually_authenticated() -> TestResult {
@@ -18,7 +19,7 @@ pub(crate) async fn http1_call_between_two_pods_is_mutually_authenticated() -> T
     // What the application writes into every answer.
     let marker = b"weft-shop-plaintext-reviews";
 
-    let (bridge, inside) = (mesh.capture().await?, server.pod().capture().await?);
+    let (bridge, inside) = (mesh.sandbox().capture().await?, server.pod().capture().await?);
     let addresses = mesh.service_addresses("reviews").await?;
     assert_eq!(
         addresses.iter().map(|address| address.is_ipv6()).collect::<Vec<_>>(),

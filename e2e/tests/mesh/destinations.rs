@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_e2e::client::Call;
-use weft_e2e::folder::service;
-use weft_e2e::programs::Programs;
-use weft_e2e::{Mesh, MeshPod, Spec, identity, wait};
+use weft_e2e::yaml::service;
+use weft_e2e::{Mesh, identity};
+use weft_local_mesh::client::Call;
+use weft_local_mesh::{MeshPod, Programs, Spec, wait};
 use weft_sandbox::Pod;
 use weft_sandbox::testing::{self, TestResult};
 
@@ -39,7 +39,7 @@ pub(crate) async fn a_destination_outside_the_mesh_passes_through_as_it_is() -> 
     let mut command = std::process::Command::new(Programs::find()?.shop);
     command.args(["reviews", "--admin", "unix:/run/app.sock"]);
     outsider.spawn("app", command).await?;
-    let bridge = mesh.capture().await?;
+    let bridge = mesh.sandbox().capture().await?;
     for address in outsider.addresses().both() {
         let target = format!("http://{}/reviews", SocketAddr::new(address, 8080));
         wait::until(LIMIT, &format!("{target} is served"), async || {

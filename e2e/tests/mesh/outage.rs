@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use weft_e2e::folder::{mesh_tls, service};
-use weft_e2e::{Error, Mesh, MeshPod, Settings, Spec, wait};
+use weft_e2e::Mesh;
+use weft_e2e::yaml::{mesh_tls, service};
+use weft_local_mesh::{Error, MeshPod, Settings, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Calls per second.
 const RATE: f64 = 100.0;
+
+const CALL: &str = "http://reviews/reviews";
 
 pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_resent_when_it_is_back() -> TestResult {
     let mesh = Mesh::start(testing::sandbox().await?).await?;
@@ -22,7 +25,7 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
     let client = mesh.add(Spec::client("client")).await?;
     let _reviews = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
     let _catalog = mesh.add(Spec::server("catalog-0", "catalog", "v1")).await?;
-    let load = client.load("http://reviews/reviews", RATE).await?;
+    let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.next(50, LIMIT).await?;
 
     mesh.control_plane().kill().await;
@@ -36,7 +39,7 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
     );
     load.next(50, LIMIT).await?;
 
-    mesh.control_plane().run().await?;
+    mesh.control_plane().run(&Settings::default()).await?;
     let served = async || {
         let outcome = client.probe("h2c://catalog/products", &[]).await?;
         Ok(outcome.ok.then_some(()))
@@ -53,7 +56,7 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
         .map(|kind| metrics.sum("weft_control_plane_resources_sent_total", &[("type", kind)]));
     assert_eq!(sent, [1.0, 1.0, 1.0, 1.0, 0.0], "only what the new destination needs: LDS, RDS, CDS, EDS, SDS");
     let total = load.total().await?;
-    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    assert_eq!(total.failed, 0, "{}", total.describe_failures());
     Ok(())
 }
 
@@ -82,7 +85,7 @@ pub(crate) async fn sidecars_start_again_without_the_control_plane() -> TestResu
 pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestResult {
     let settings = Settings { certificate_lifetime: Duration::from_secs(4), ..Settings::default() };
     let (mesh, pods) = strict_pair(settings).await?;
-    let load = pods[0].load("http://reviews/reviews", RATE).await?;
+    let load = pods[0].load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     let mut seen = [BTreeSet::new(), BTreeSet::new()];
     wait::until(LIMIT, "both sidecars have had three certificates", async || {
         for (pod, seen) in pods.iter().zip(&mut seen) {
@@ -95,7 +98,7 @@ pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestRe
     let outcome = pods[0].probe("http://reviews/reviews", &[]).await?;
     assert!(outcome.ok, "{outcome:?}");
     let total = load.total().await?;
-    assert!(total.sent > 0 && total.failed == 0, "{:?}", total.first_failures);
+    assert!(total.sent > 0 && total.failed == 0, "{}", total.describe_failures());
     drop(mesh);
     Ok(())
 }
@@ -103,7 +106,7 @@ pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestRe
 pub(crate) async fn the_root_rotates_under_load_without_a_failure() -> TestResult {
     let settings = Settings { certificate_lifetime: Duration::from_secs(4), root_overlap: Duration::from_secs(2) };
     let (mesh, pods) = strict_pair(settings).await?;
-    let load = pods[0].load("http://reviews/reviews", RATE).await?;
+    let load = pods[0].load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.next(20, LIMIT).await?;
     let old = roots(&mesh).await?;
     assert_eq!(old.len(), 1);
@@ -121,13 +124,13 @@ pub(crate) async fn the_root_rotates_under_load_without_a_failure() -> TestResul
     let outcome = pods[0].probe("http://reviews/reviews", &[]).await?;
     assert!(outcome.ok, "a new connection, under the new root only: {outcome:?}");
     let total = load.total().await?;
-    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    assert_eq!(total.failed, 0, "{}", total.describe_failures());
     Ok(())
 }
 
 /// A caller and a callee that accepts nothing but mutual TLS.
 async fn strict_pair(settings: Settings) -> Result<(Mesh, [MeshPod; 2]), testing::Failure> {
-    let mesh = Mesh::start_with(testing::sandbox().await?, settings).await?;
+    let mesh = Mesh::start_with(testing::sandbox().await?, &settings).await?;
     mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
     mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
     let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use weft_e2e::folder::{policy, service};
-use weft_e2e::{Error, Mesh, MeshPod, Spec, wait};
+use weft_e2e::Mesh;
+use weft_e2e::yaml::{policy, service};
+use weft_local_mesh::{Error, MeshPod, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(10);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use weft_e2e::folder::{policy, service};
-use weft_e2e::{Endpoint, Mesh, MeshPod, Spec, wait};
+use weft_e2e::Mesh;
+use weft_e2e::yaml::{policy, service};
+use weft_local_mesh::{Endpoint, MeshPod, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -15,15 +16,15 @@ const CALL: &str = "http://reviews/reviews";
 
 pub(crate) async fn a_dead_endpoint_is_retried_away() -> TestResult {
     let (mesh, client, replicas) = with_replicas(2).await?;
-    let load = client.load(CALL, RATE).await?;
+    let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("both replicas answer", 20, LIMIT, |counts| counts.replicas.len() == 2).await?;
     // As when a machine dies: nobody tells the control plane.
     replicas[0].sidecar().kill();
-    replicas[0].app().unwrap().kill();
+    replicas[0].app()?.kill().await;
     let counts = load.next(200, LIMIT).await?;
     assert_eq!(counts.replica("reviews-1"), counts.sent, "the other one answers all");
     let total = load.total().await?;
-    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    assert_eq!(total.failed, 0, "{}", total.describe_failures());
     let retries = client.metrics().await?.sum("weft_request_retries_total", &[("outcome", "success")]);
     assert!(retries >= 1.0, "it was called, and another was called in its place");
     drop(mesh);
@@ -34,13 +35,13 @@ pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlie
     let (mesh, client, replicas) = with_replicas(3).await?;
     let retries = "retries: { attempts: 3, budget: { percent: 100, minConcurrency: 20 } }";
     mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", retries)).await?;
-    let load = client.load(CALL, RATE).await?;
+    let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("all replicas answer", 30, LIMIT, |counts| counts.replicas.len() == 3).await?;
 
     // 500 and not 503: the balancer itself would avoid a replica that says it is overloaded.
-    replicas[0].fail("mode=error&status=500").await?;
+    replicas[0].app()?.fail("mode=error&status=500").await?;
     let counts = load.next(200, LIMIT).await?;
-    assert_eq!(counts.failed, 0, "retries hide it: {:?}", counts.first_failures);
+    assert_eq!(counts.failed, 0, "retries hide it: {}", counts.describe_failures());
     let retried = client.metrics().await?.sum("weft_request_retries_total", &[("outcome", "success")]);
     assert!(retried >= 1.0);
 
@@ -50,11 +51,11 @@ pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlie
     let outliers = "retries: { attempts: 0 }\n\
                     outlierDetection: { consecutiveErrors: 3, interval: 1s, baseEjectionTime: 1s, maxEjectionPercent: 50 }";
     mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", outliers)).await?;
-    let ejected = async || Ok::<_, weft_e2e::Error>(client.metrics().await?.sum("weft_outlier_ejected", &[]));
+    let ejected = async || Ok::<_, weft_local_mesh::Error>(client.metrics().await?.sum("weft_outlier_ejected", &[]));
     wait::until(LIMIT, "outlier detection ejects it", async || Ok((ejected().await? == 1.0).then_some(()))).await?;
     load.until("no call reaches it", 40, LIMIT, |counts| counts.failed == 0).await?;
 
-    replicas[0].recover().await?;
+    replicas[0].app()?.recover().await?;
     load.until("it is let back in", 40, LIMIT, |counts| counts.replica("reviews-0") > 0 && counts.failed == 0).await?;
     wait::until(LIMIT, "none is ejected", async || Ok((ejected().await? == 0.0).then_some(()))).await?;
     Ok(())
@@ -66,9 +67,9 @@ pub(crate) async fn a_sidecar_that_is_asked_to_end_finishes_what_it_has() -> Tes
     mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", "retries: { attempts: 0 }")).await?;
     for replica in &replicas {
         // So that every replica has calls under way at any moment: one that has none ends at once.
-        replica.fail("mode=delay&delay_ms=300").await?;
+        replica.app()?.fail("mode=delay&delay_ms=300").await?;
     }
-    let load = client.load(CALL, RATE).await?;
+    let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("all replicas answer", 30, LIMIT, |counts| counts.replicas.len() == 3).await?;
 
     replicas[0].sidecar().terminate();
@@ -80,10 +81,10 @@ pub(crate) async fn a_sidecar_that_is_asked_to_end_finishes_what_it_has() -> Tes
     let counts = load.next(50, LIMIT).await?;
     assert_eq!(counts.replica("reviews-0"), 0);
     let total = load.total().await?;
-    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    assert_eq!(total.failed, 0, "{}", total.describe_failures());
 
     // A call whose connection broke is not made again if it may have had an effect.
-    let load = client.load("POST http://reviews/reviews", RATE).await?;
+    let load = client.load(&mesh.by_address("reviews", &["POST http://reviews/reviews"]).await?, RATE).await?;
     load.until("both others answer", 20, LIMIT, |counts| counts.replicas.len() == 2).await?;
     replicas[1].sidecar().kill();
     let fails = async || Ok((load.total().await?.failed > 0).then_some(()));

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use weft_e2e::folder::{object, service};
-use weft_e2e::mesh::problems;
-use weft_e2e::{Mesh, Spec, wait};
+use weft_e2e::Mesh;
+use weft_e2e::yaml::{object, service};
+use weft_local_mesh::control_plane::problems;
+use weft_local_mesh::{Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -12,11 +13,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Calls per second.
 const RATE: f64 = 200.0;
 
+const CALL: &str = "http://reviews/reviews";
+
 pub(crate) async fn a_split_follows_an_edit_under_load_without_a_failure() -> TestResult {
     let mesh = with_two_versions().await?;
     mesh.apply("routes.yaml", &split(100, 0)).await?;
     let client = mesh.add(Spec::client("client")).await?;
-    let load = client.load("http://reviews/reviews", RATE).await?;
+    let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("all calls go to v1", 50, LIMIT, |counts| counts.version("v1") == counts.sent).await?;
 
     mesh.apply("routes.yaml", &split(50, 50)).await?;
@@ -29,7 +32,7 @@ pub(crate) async fn a_split_follows_an_edit_under_load_without_a_failure() -> Te
     mesh.apply("routes.yaml", &split(0, 100)).await?;
     load.until("all calls go to v2", 50, LIMIT, |counts| counts.version("v2") == counts.sent).await?;
     let total = load.total().await?;
-    assert_eq!(total.failed, 0, "{:?}", total.first_failures);
+    assert_eq!(total.failed, 0, "{}", total.describe_failures());
     Ok(())
 }
 
@@ -37,7 +40,7 @@ pub(crate) async fn a_broken_edit_changes_nothing_and_is_told() -> TestResult {
     let mesh = with_two_versions().await?;
     mesh.apply("routes.yaml", &split(0, 100)).await?;
     let client = mesh.add(Spec::client("client")).await?;
-    let load = client.load("http://reviews/reviews", RATE).await?;
+    let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("all calls go to v2", 50, LIMIT, |counts| counts.version("v2") == counts.sent).await?;
     let generation = mesh.control_plane().status().await?["source"]["generation"].clone();
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum Error {
     /// A program has not been built.
     #[error(
-        "{} is missing: run `cargo build --workspace --bins` first, as `make test` does, or name the programs' folder in {}",
+        "{} is missing: build everything with `make build` (or `cargo build --workspace --bins`), or name the programs' folder in {}",
         .0.display(), crate::programs::FOLDER
     )]
     MissingProgram(PathBuf),
@@ -40,6 +40,12 @@ pub enum Error {
         /// What came back.
         found: String,
     },
+    /// The control plane does not take over the folder.
+    #[error("the control plane refuses the folder: {}", .problems.join("; "))]
+    Refused {
+        /// What is wrong, one line each.
+        problems: Vec<String>,
+    },
     /// A process that should run has ended.
     #[error("{process} ended; the last it wrote: {log}")]
     Ended {
@@ -61,13 +67,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Something that answered with something else than expected.
+    pub fn unexpected(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Unexpected { what: what.into(), found: found.into() }
+    }
+
     /// What to make of an input or output error.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
-    }
-
-    pub(crate) fn unexpected(what: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Unexpected { what: what.into(), found: found.into() }
     }
 }

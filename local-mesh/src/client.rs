@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 use weft_sandbox::Pod;
 
 use crate::Error;
@@ -110,6 +111,15 @@ impl Call {
         .await
     }
 
+    /// Asks on a connection that stays open.
+    ///
+    /// # Errors
+    /// As [`Call::tcp`].
+    pub async fn on(&self, connection: &mut Connection) -> Result<Answer, Error> {
+        let what = format!("{} {} on an open connection", self.method, self.path);
+        within(&what, self.send(&mut connection.sender, &what)).await
+    }
+
     /// Asks from inside a pod, so that loopback is the pod's own, and its sidecar, if it has one, is in between.
     ///
     /// # Errors
@@ -124,28 +134,61 @@ impl Call {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         what: &str,
     ) -> Result<Answer, Error> {
+        self.send(&mut Connection::over(stream, what).await?.sender, what).await
+    }
+
+    async fn send(&self, sender: &mut Sender, what: &str) -> Result<Answer, Error> {
         let broken = |source| Error::Http { what: what.to_owned(), source };
-        let mut request = Request::builder().method(&self.method).uri(&self.path).header("host", "mesh.test");
+        let mut request = Request::builder().method(&self.method).uri(&self.path).header("host", "local-mesh");
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
         let request =
             request.body(Full::new(Bytes::new())).map_err(|error| Error::unexpected(what, error.to_string()))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let connection = tokio::spawn(connection);
-        let answer = async {
-            let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-            let body = body.collect().await.map_err(broken)?.to_bytes();
-            Ok(Answer {
-                status: parts.status.as_u16(),
-                headers: parts.headers,
-                body: String::from_utf8_lossy(&body).into_owned(),
-            })
-        }
-        .await;
-        connection.abort();
-        answer
+        sender.ready().await.map_err(broken)?;
+        let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+        let body = body.collect().await.map_err(broken)?.to_bytes();
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        })
+    }
+}
+
+type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+
+/// A connection for one request after the other; closed when dropped.
+#[derive(Debug)]
+pub struct Connection {
+    sender: Sender,
+    task: JoinHandle<hyper::Result<()>>,
+}
+
+impl Connection {
+    /// Connects to an address that the calling thread reaches: inside [`Pod::run_async`], one that the pod reaches.
+    ///
+    /// # Errors
+    /// If nobody answers within [`LIMIT`].
+    pub async fn open(address: SocketAddr) -> Result<Self, Error> {
+        let what = format!("connect to {address}");
+        within(&what, async {
+            let stream = TcpStream::connect(address).await.map_err(Error::io(what.clone()))?;
+            Self::over(stream, &what).await
+        })
+        .await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, what: &str) -> Result<Self, Error> {
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|source| Error::Http { what: what.to_owned(), source })?;
+        Ok(Self { sender, task: tokio::spawn(connection) })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -10,7 +10,8 @@ const POLL: Duration = Duration::from_millis(10);
 /// Looks at `condition` until it yields a value.
 ///
 /// # Errors
-/// [`Error::Waited`] after `limit`, with `what` and why the last look failed, if it did.
+/// [`Error::Waited`] after `limit`, with `what` and why the last look failed, if it did; at once an [`Error::Ended`] or
+/// [`Error::Refused`] of the condition, which will not come true any more.
 pub async fn until<T>(
     limit: Duration,
     what: &str,
@@ -21,8 +22,7 @@ pub async fn until<T>(
         let last = match condition().await {
             Ok(Some(value)) => return Ok(value),
             Ok(None) => None,
-            // It will not come true any more.
-            Err(error @ Error::Ended { .. }) => return Err(error),
+            Err(error @ (Error::Ended { .. } | Error::Refused { .. })) => return Err(error),
             Err(error) => Some(Box::new(error)),
         };
         if Instant::now() >= deadline {

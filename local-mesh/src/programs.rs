@@ -1,10 +1,10 @@
-//! Where the programs under test are.
+//! Where the programs of the mesh are.
 
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// Environment variable that names the programs' folder; by default it is the one that holds the test executable's `deps`.
+/// Environment variable that names the programs' folder; by default it is this program's own, or for a test the one that holds its `deps`.
 pub const FOLDER: &str = "WEFT_PROGRAMS";
 
 /// The programs of a mesh.
@@ -26,7 +26,7 @@ impl Programs {
     pub fn find() -> Result<Self, Error> {
         let folder = match std::env::var_os(FOLDER) {
             Some(folder) => PathBuf::from(folder),
-            None => beside_this_test()?,
+            None => beside_this_program()?,
         };
         let find = |name: &str| {
             let path = folder.join(name);
@@ -36,9 +36,9 @@ impl Programs {
     }
 }
 
-/// `target/<triple>/debug`, given `target/<triple>/debug/deps/mesh-0123456789abcdef`.
-fn beside_this_test() -> Result<PathBuf, Error> {
-    let own = std::env::current_exe().map_err(Error::io("tell where this test is"))?;
+/// `target/<triple>/debug`, also given `target/<triple>/debug/deps/mesh-0123456789abcdef`.
+fn beside_this_program() -> Result<PathBuf, Error> {
+    let own = std::env::current_exe().map_err(Error::io("tell where this program is"))?;
     let folder = own.parent().unwrap_or(Path::new("/"));
     Ok(if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
 }

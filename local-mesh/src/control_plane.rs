@@ -22,26 +22,37 @@ const STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1501
 /// How long it may take to be ready, on a machine that is busy.
 const START: Duration = Duration::from_secs(20);
 
+/// What may be chosen about a control plane.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long certificates are valid.
+    pub certificate_lifetime: Duration,
+    /// How long a new root is trusted before it signs.
+    pub root_overlap: Duration,
+}
+
+impl Default for Settings {
+    /// Certificates that nothing outlives.
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 3600);
+        Self { certificate_lifetime: day, root_overlap: day }
+    }
+}
+
 /// A control plane that reads a folder.
 #[derive(Debug)]
 pub struct ControlPlane {
     pod: Pod,
     program: PathBuf,
-    arguments: Vec<String>,
     folder: Folder,
     process: Mutex<Option<Process>>,
 }
 
 impl ControlPlane {
-    /// Starts it with these arguments besides those about its places; waits until it serves the folder.
-    ///
-    /// # Errors
-    /// If it ends, or is not ready in time.
-    pub async fn start(pod: Pod, program: PathBuf, arguments: Vec<String>) -> Result<Self, Error> {
+    /// A control plane that does not run yet, with an empty folder.
+    pub(crate) fn new(pod: Pod, program: PathBuf) -> Result<Self, Error> {
         let folder = Folder::create(pod.run_dir().join("folder"))?;
-        let control_plane = Self { pod, program, arguments, folder, process: Mutex::new(None) };
-        control_plane.run().await?;
-        Ok(control_plane)
+        Ok(Self { pod, program, folder, process: Mutex::new(None) })
     }
 
     /// The folder to edit.
@@ -49,21 +60,28 @@ impl ControlPlane {
         &self.folder
     }
 
+    /// The pod it runs in.
+    pub fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
     /// Where sidecars find it.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.pod.v4(), XDS_PORT)
     }
 
-    /// Starts the process again after [`ControlPlane::kill`]; waits until it is ready.
+    /// Starts the process, which must not run; waits until it serves the folder.
     ///
     /// # Errors
-    /// As [`ControlPlane::start`].
-    pub async fn run(&self) -> Result<(), Error> {
+    /// If it ends, or is not ready in time.
+    pub async fn run(&self, settings: &Settings) -> Result<(), Error> {
+        let Settings { certificate_lifetime, root_overlap } = settings;
         let mut command = Command::new(&self.program);
         command
             .args(["serve", "--folder", "/run/folder", "--state", "/run/state"])
             .args(["--listen", &format!("0.0.0.0:{XDS_PORT}")])
-            .args(&self.arguments);
+            .args(["--certificate-lifetime", &format!("{}s", certificate_lifetime.as_secs())])
+            .args(["--root-overlap", &format!("{}s", root_overlap.as_secs())]);
         let process = self.pod.spawn("control-plane", command).await?;
         *self.lock() = Some(process.clone());
         wait::until(START, "the control plane is ready", async || {
@@ -124,6 +142,14 @@ impl ControlPlane {
         self.get("/status").await?.json()
     }
 
+    /// What is wrong in the folder, one line each.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn problems(&self) -> Result<Vec<String>, Error> {
+        Ok(problems(&self.status().await?))
+    }
+
     /// `/metrics`.
     ///
     /// # Errors
@@ -141,18 +167,19 @@ impl ControlPlane {
     }
 }
 
+/// What is wrong in the folder, one line each, given `/status`.
+pub fn problems(status: &Value) -> Vec<String> {
+    let problems = status["source"]["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    problems.iter().map(|problem| problem["message"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
 /// An error with the end of its log if the process has ended.
 pub(crate) fn alive(process: &Process, pod: &Pod) -> Result<(), Error> {
     if process.exit_status().is_none() {
         return Ok(());
     }
-    Err(Error::Ended { process: format!("{} of {}", process.name(), pod.name()), log: tail(process, 5) })
-}
-
-/// The last lines a process wrote.
-pub(crate) fn tail(process: &Process, lines: usize) -> String {
     let log = process.log().unwrap_or_default();
-    let mut last: Vec<_> = log.lines().rev().take(lines).collect();
+    let mut last: Vec<_> = log.lines().rev().take(5).collect();
     last.reverse();
-    last.join("\n")
+    Err(Error::Ended { process: format!("{} of {}", process.name(), pod.name()), log: last.join(" | ") })
 }

@@ -1,9 +1,9 @@
-//! One pod of the mesh: application, sidecar, redirection, and the Workload file that makes it known.
+//! One pod of the mesh: sidecar, application, redirection, and the Workload file that makes it known.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use weft_sandbox::{Pod, Process};
 use crate::client::{Answer, Call};
 use crate::control_plane::{ControlPlane, alive};
 use crate::programs::Programs;
-use crate::{Error, Load, NAMESPACE, Outcome, Samples, TRUST_DOMAIN, probe, wait};
+use crate::{App, Error, Load, Outcome, Samples, TRUST_DOMAIN, probe, wait};
 
 /// How long a pod may take from nothing to serving, on a machine that is busy.
 const START: Duration = Duration::from_secs(20);
@@ -24,8 +24,8 @@ const MARK: u32 = 0x57ef;
 /// The port on which a sidecar serves its statistics, on all of the pod's addresses.
 const STATISTICS: u16 = 15020;
 
-/// Environment variable with the log level of all sidecars, for finding out why a test fails.
-pub const LOG: &str = "WEFT_E2E_LOG";
+/// Environment variable with the log level of all sidecars, for finding out why something fails.
+pub const LOG: &str = "WEFT_SIDECAR_LOG";
 
 /// What a new pod shall be.
 #[derive(Debug, Clone)]
@@ -81,35 +81,27 @@ impl Spec {
     }
 
     /// The pod as the control plane reads it.
-    pub fn declaration(&self, pod: &Pod, endpoint: Endpoint) -> String {
+    pub(crate) fn declaration(&self, namespace: &str, pod: &Pod, endpoint: Endpoint) -> String {
         let Self { name, workload, version, service_account, .. } = self;
         let app = self.role.as_ref().unwrap_or(name);
         let (v4, v6) = (pod.v4(), pod.v6());
         let (ready, terminating) = (endpoint == Endpoint::Ready, endpoint == Endpoint::Terminating);
         format!(
             "apiVersion: weft.mesh/v1alpha1\nkind: Workload\n\
-             metadata: {{ name: {name}, namespace: {NAMESPACE}, labels: {{ app: {app}, version: {version} }} }}\n\
+             metadata: {{ name: {name}, namespace: {namespace}, labels: {{ app: {app}, version: {version} }} }}\n\
              spec:\n  addresses: [\"{v4}\", \"{v6}\"]\n  serviceAccount: {service_account}\n  workload: {workload}\n  \
              ready: {ready}\n  terminating: {terminating}\n"
         )
     }
 
-    /// The file that declares its service account, and the account, which replicas share.
-    pub fn account(&self) -> (String, String) {
-        let account = &self.service_account;
-        let text =
-            format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: {account}, namespace: {NAMESPACE} }}\n");
-        (format!("account-{account}.yaml"), text)
-    }
-
     /// A sidecar's start-up file, in Envoy's format.
-    fn bootstrap(&self, control_plane: SocketAddr) -> Value {
+    fn bootstrap(&self, namespace: &str, control_plane: SocketAddr) -> Value {
         json!({
             "node": {
-                "id": format!("{NAMESPACE}/{}", self.name),
-                "cluster": format!("{NAMESPACE}/{}", self.workload),
+                "id": format!("{namespace}/{}", self.name),
+                "cluster": format!("{namespace}/{}", self.workload),
                 "metadata": { "weft.mesh": {
-                    "namespace": NAMESPACE,
+                    "namespace": namespace,
                     "workload": self.workload,
                     "pod": self.name,
                     "service_account": self.service_account,
@@ -163,26 +155,32 @@ pub struct MeshPod {
     pod: Pod,
     programs: Programs,
     sidecar: Mutex<Process>,
-    app: Mutex<Option<Process>>,
+    app: Option<Arc<App>>,
 }
 
 impl MeshPod {
     /// Starts sidecar and application in a pod that has been declared; waits until both are ready.
     pub(crate) async fn start(
         spec: Spec,
+        namespace: &str,
         pod: Pod,
         programs: Programs,
         control_plane: &ControlPlane,
     ) -> Result<Self, Error> {
-        let token = control_plane.token(NAMESPACE, pod.name()).await?;
+        let token = control_plane.token(namespace, pod.name()).await?;
         hand_in(&pod, "token", token.as_bytes())?;
         hand_in(&pod, "root.pem", control_plane.roots().await?.as_bytes())?;
-        hand_in(&pod, "bootstrap.json", spec.bootstrap(control_plane.address()).to_string().as_bytes())?;
+        let bootstrap = spec.bootstrap(namespace, control_plane.address());
+        hand_in(&pod, "bootstrap.json", bootstrap.to_string().as_bytes())?;
         pod.redirect(&Redirect { exclude_mark: Some(MARK), ..Redirect::default() }).await?;
         let sidecar = Mutex::new(spawn_sidecar(&pod, &programs, &spec).await?);
-        let mesh_pod = Self { spec, pod, programs, sidecar, app: Mutex::new(None) };
+        let mut mesh_pod = Self { spec, pod, programs, sidecar, app: None };
         mesh_pod.sidecar_ready().await?;
-        mesh_pod.start_app().await?;
+        if let Some(role) = mesh_pod.spec.role.clone() {
+            let (pod, program) = (mesh_pod.pod.clone(), mesh_pod.programs.shop.clone());
+            let app = App::start(pod, program, role, mesh_pod.spec.version.clone()).await?;
+            mesh_pod.app = Some(Arc::new(app));
+        }
         Ok(mesh_pod)
     }
 
@@ -235,12 +233,12 @@ impl MeshPod {
         probe::probe(&self.pod, &self.programs.shop, target, options).await
     }
 
-    /// Starts a load from inside, at `rate` calls per second.
+    /// Starts a load from inside; the targets take turns.
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn load(&self, target: &str, rate: f64) -> Result<Load, Error> {
-        Load::start(&self.pod, &self.programs.shop, target, rate).await
+    pub async fn load(&self, targets: &[impl AsRef<str>], per_second: f64) -> Result<Load, Error> {
+        Load::start(&self.pod, &self.programs.shop, targets, per_second).await
     }
 
     /// What the sidecar counts, scraped from outside the pod.
@@ -259,43 +257,12 @@ impl MeshPod {
         call.unix(&self.pod.run_dir().join("proxy.sock")).await
     }
 
-    /// Tells the application to fail: `mode=error&status=503&rate=0.5`.
+    /// The application.
     ///
     /// # Errors
-    /// If it does not answer.
-    pub async fn fail(&self, how: &str) -> Result<(), Error> {
-        Call::post(format!("/control/fail?{how}")).unix(&self.app_socket()).await?.text().map(drop)
-    }
-
-    /// Takes back [`MeshPod::fail`].
-    ///
-    /// # Errors
-    /// If it does not answer.
-    pub async fn recover(&self) -> Result<(), Error> {
-        Call::post("/control/recover").unix(&self.app_socket()).await?.text().map(drop)
-    }
-
-    /// The application's process, if there is one.
-    pub fn app(&self) -> Option<Process> {
-        self.app.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Starts the application; waits until it serves.
-    ///
-    /// # Errors
-    /// If it ends, or does not serve in time.
-    pub async fn start_app(&self) -> Result<(), Error> {
-        let Some(role) = &self.spec.role else { return Ok(()) };
-        let mut command = Command::new(&self.programs.shop);
-        command.args([role, "--app-version", &self.spec.version, "--admin", "unix:/run/app.sock"]);
-        let process = self.pod.spawn("app", command).await?;
-        *self.app.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.clone());
-        wait::until(START, &format!("the application of {} serves", self.name()), async || {
-            alive(&process, &self.pod)?;
-            Ok(Call::get("/healthz").unix(&self.app_socket()).await.ok())
-        })
-        .await?;
-        Ok(())
+    /// If the pod has none.
+    pub fn app(&self) -> Result<&Arc<App>, Error> {
+        self.app.as_ref().ok_or_else(|| Error::unexpected(format!("pod {}", self.name()), "has no application"))
     }
 
     /// Asks the sidecar to end, and waits for it, at most `grace`.
@@ -310,10 +277,6 @@ impl MeshPod {
             Ok(self.statistics("/ready").await.and_then(Answer::text).ok().map(drop))
         })
         .await
-    }
-
-    fn app_socket(&self) -> PathBuf {
-        self.pod.run_dir().join("app.sock")
     }
 
     async fn statistics(&self, path: &str) -> Result<Answer, Error> {
