@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use http::Method;
 use serde::de::DeserializeOwned;
-
-use crate::demo::client;
+use weft_local_mesh::client::Call;
 
 /// Where an admin server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +52,8 @@ pub(crate) async fn json<T: DeserializeOwned>(
     flag: &str,
 ) -> anyhow::Result<T> {
     let answer = match address {
-        Address::Tcp(to) => client::tcp(*to, Method::GET, path).await,
-        Address::Unix(to) => client::unix(to, Method::GET, path).await,
+        Address::Tcp(to) => Call::get(path).tcp(*to).await,
+        Address::Unix(to) => Call::get(path).unix(to).await,
     };
     let answer = answer.with_context(|| {
         format!("cannot ask the {who} at {address}; is it running there? Name its admin address with {flag}")

@@ -17,6 +17,13 @@ pub struct Sample {
     pub value: f64,
 }
 
+impl Sample {
+    /// A label's value; empty if absent.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map(String::as_str).unwrap_or_default()
+    }
+}
+
 impl Samples {
     /// Reads the text exposition format. Lines that are none are skipped.
     pub fn parse(text: &str) -> Self {

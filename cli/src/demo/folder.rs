@@ -1,9 +1,9 @@
-//! The folder of YAML that the control plane watches: the shop's samples, a Workload file per pod, and edits.
+//! The shop's samples in the folder that the control plane watches, and edits of them.
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
+use weft_local_mesh::Folder;
 
 /// The sample configuration, as in `manifests/samples/shop`.
 pub(crate) const SAMPLES: [(&str, &str); 4] = [
@@ -16,49 +16,15 @@ pub(crate) const SAMPLES: [(&str, &str); 4] = [
 /// An edit: text that must be there, and what takes its place.
 pub(crate) type Replacement = (&'static str, &'static str);
 
-/// A folder that exists as long as its sandbox.
-#[derive(Debug, Clone)]
-pub(crate) struct Folder(PathBuf);
+/// Replaces parts of a sample file in the folder; what earlier edits did to it is undone. Returns when it was done.
+pub(crate) fn edit(folder: &Folder, file: &str, replacements: &[Replacement]) -> anyhow::Result<Instant> {
+    folder.write(file, &edited(file, replacements)?)?;
+    Ok(Instant::now())
+}
 
-impl Folder {
-    /// Makes the folder and copies the samples into it.
-    pub(crate) fn create(path: PathBuf) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let folder = Self(path);
-        for (file, text) in SAMPLES {
-            folder.write(file, text)?;
-        }
-        Ok(folder)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Replaces a file at once, as editors do: no reader sees half of it. Returns when it was done.
-    pub(crate) fn write(&self, file: &str, text: &str) -> anyhow::Result<Instant> {
-        let path = self.0.join(file);
-        // A name the control plane does not read.
-        let draft = self.0.join(format!(".{file}.draft"));
-        std::fs::write(&draft, text).with_context(|| format!("cannot write {}", draft.display()))?;
-        std::fs::rename(&draft, &path).with_context(|| format!("cannot replace {}", path.display()))?;
-        Ok(Instant::now())
-    }
-
-    pub(crate) fn remove(&self, file: &str) -> anyhow::Result<()> {
-        let path = self.0.join(file);
-        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
-    }
-
-    /// Replaces parts of a sample file; what earlier edits did to it is undone.
-    pub(crate) fn edit(&self, file: &str, replacements: &[Replacement]) -> anyhow::Result<Instant> {
-        self.write(file, &edited(file, replacements)?)
-    }
-
-    /// Takes back every edit of a sample file.
-    pub(crate) fn restore(&self, file: &str) -> anyhow::Result<Instant> {
-        self.edit(file, &[])
-    }
+/// Takes back every edit of a sample file.
+pub(crate) fn restore(folder: &Folder, file: &str) -> anyhow::Result<Instant> {
+    edit(folder, file, &[])
 }
 
 /// A sample file with parts replaced.

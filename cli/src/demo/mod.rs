@@ -2,43 +2,37 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`shop`], [`pod`], [`control_plane`] | what runs: pods, their processes, the control plane |
-//! | [`folder`] | the YAML that the control plane watches, and edits of it |
-//! | [`load`], [`observe`], [`traffic`] | what is seen from the outside: load generators' counters, sidecars' statistics |
+//! | [`shop`] | what runs, in a mesh of [`weft_local_mesh`] |
+//! | [`folder`] | the shop's YAML, and edits of it |
+//! | [`observe`], [`traffic`] | what is seen from the outside, computed from sidecars' statistics |
 //! | [`table`] | the live table |
 //! | [`story`], [`report`] | `--once`: seven steps, each measured, each with a counter-proof |
 //! | [`relay`] | a port of this machine that leads to the control plane's status |
 
-pub(crate) mod client;
-mod control_plane;
 mod folder;
-mod load;
 mod observe;
-mod pod;
 mod relay;
 mod report;
 mod shop;
 mod story;
 mod table;
 mod traffic;
-mod wait;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use weft_local_mesh::Settings;
 use weft_sandbox::Mode;
 
 use self::relay::Relay;
 use self::report::{Report, StepReport};
 use self::shop::Shop;
+use self::story::{Pace, Story};
 use self::table::Head;
-
-/// How long certificates live while someone watches the table.
-const CERTIFICATES: Duration = Duration::from_secs(24 * 3600);
 
 /// Requests per second of the table's load.
 const RATE: f64 = 60.0;
@@ -50,6 +44,10 @@ pub(crate) struct DemoArgs {
     /// only if all were observed
     #[arg(long)]
     once: bool,
+    /// For a machine too slow for 100 requests per second: a sixth of the story's load, and more time for everything;
+    /// rates and latencies are told and nothing is asked of them, all else is
+    #[arg(long, requires = "once")]
+    slow: bool,
     /// Format of the story's result
     #[arg(short, long, value_enum, default_value_t = Output::Text, requires = "once")]
     output: Output,
@@ -96,15 +94,16 @@ pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn once(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let logs = args.logs.map(std::path::absolute).transpose()?;
+    let pace = if args.slow { Pace::Slow } else { Pace::Full };
     eprintln!("starting the shop …");
     let shop = tokio::select! {
-        shop = Shop::start(logs, story::CERTIFICATES) => shop?,
+        shop = Shop::start(logs, story::settings(pace)) => shop?,
         stopped = interrupted() => return stopped.map(|()| ExitCode::from(INTERRUPTED)),
     };
     let up = began.elapsed();
     eprintln!("{} sidecars are up after {:.1} s", shop.pods().len(), up.as_secs_f64());
     let steps = tokio::select! {
-        steps = story::tell(&shop, &args.steps, |step| args.output.show(step)) => Some(steps),
+        steps = story::tell(Story { shop: &shop, pace }, &args.steps, |step| args.output.show(step)) => Some(steps),
         stopped = interrupted() => {
             stopped?;
             None
@@ -128,21 +127,21 @@ async fn watch(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let logs = args.logs.map(std::path::absolute).transpose()?;
     eprintln!("starting the shop …");
     let shop = tokio::select! {
-        shop = Shop::start(logs, CERTIFICATES) => shop?,
+        shop = Shop::start(logs, Settings::default()) => shop?,
         stopped = interrupted() => return stopped.map(|()| ExitCode::SUCCESS),
     };
-    let web = SocketAddr::new(shop.replica("web")?.pod.v4(), 8080);
-    let sandbox = &shop.maker.sandbox;
+    let web = SocketAddr::new(shop.replica("web")?.pod().v4(), 8080);
+    let sandbox = shop.mesh.sandbox();
     let page = relay::free_or_any(args.port, |on| sandbox.publish(on, web))?;
     let status = Relay::start(sandbox, shop.control_plane().pod(), 15014)?;
-    shop.everything.rate(RATE).await?;
+    shop.everything.set_rate(RATE).await?;
     let head = Head {
         lines: vec![
             ("Shop", format!("http://{}/   (open it in a browser)", page.address())),
             ("Control plane", format!("http://{}/status   (or: weft status)", status.address())),
             ("Folder to edit", shop.control_plane().folder().path().display().to_string()),
             ("Try", "in routes.yaml there, make both weights 50, save, and watch reviews-v2 below".to_owned()),
-            ("Logs", shop.maker.sandbox.log_directory().display().to_string()),
+            ("Logs", sandbox.log_directory().display().to_string()),
             ("Up after", format!("{:.1} s, {} sidecars", began.elapsed().as_secs_f64(), shop.pods().len())),
         ],
     };

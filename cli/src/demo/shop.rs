@@ -1,20 +1,29 @@
-//! The whole of it: sandbox, control plane, the shop's pods, the load generators and the intruder.
+//! The whole of it: mesh, the shop's pods, the load generators and the intruder.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures_util::future::try_join_all;
-use tokio_util::task::TaskTracker;
-use weft_sandbox::{Config, HostEntry, Pod, PodSpec, Sandbox};
+use weft_local_mesh::{ControlPlane, Load, Mesh, MeshPod, Settings, Spec};
+use weft_sandbox::{Config, Pod, Sandbox};
 
-use super::control_plane::{Binaries, ControlPlane};
-use super::load::Load;
-use super::pod::{Maker, MeshPod, Workload};
-use super::wait;
+use super::folder::SAMPLES;
+
+/// The namespace of everything in the shop.
+const NAMESPACE: &str = "shop";
+
+/// A set of replicas: what a Deployment is in Kubernetes.
+#[derive(Debug, Clone, Copy)]
+struct Workload {
+    /// `reviews-v1`; pods are named after it.
+    name: &'static str,
+    /// The shop's role and the service account; `loadgen` has no application of its own.
+    role: &'static str,
+    version: &'static str,
+    replicas: usize,
+}
 
 /// What runs in the shop.
 const WORKLOADS: [Workload; 9] = [
@@ -26,24 +35,21 @@ const WORKLOADS: [Workload; 9] = [
     Workload { name: "reviews-v2", role: "reviews", version: "v2", replicas: 1 },
     Workload { name: "notifications", role: "notifications", version: "v1", replicas: 1 },
     Workload { name: "queue", role: "queue", version: "v1", replicas: 1 },
-    LOADGEN,
+    Workload { name: LOADGEN, role: LOADGEN, version: "v1", replicas: 1 },
 ];
 
-const LOADGEN: Workload = Workload { name: "loadgen", role: "loadgen", version: "v1", replicas: 1 };
+const LOADGEN: &str = "loadgen";
 
-/// What the load of all services calls: every protocol, and through the front end every service.
-const EVERYTHING: [&str; 7] = [
-    "http://web:8080/api/home",
-    "POST http://web:8080/api/checkout?sku=tea",
-    "tcp://queue:4222",
-    "ws://notifications/ws",
-    "grpc://cart:50051/cart",
-    "grpc://cart:50051/watch",
-    "http://web:8080/api/orders",
+/// What the load of all services calls, by service: every protocol, and through the front end every service.
+const EVERYTHING: [(&str, &[&str]); 4] = [
+    ("web", &["http://web:8080/api/home", "POST http://web:8080/api/checkout?sku=tea", "http://web:8080/api/orders"]),
+    ("queue", &["tcp://queue:4222"]),
+    ("notifications", &["ws://notifications/ws"]),
+    ("cart", &["grpc://cart:50051/cart", "grpc://cart:50051/watch"]),
 ];
 
 pub(crate) struct Shop {
-    pub(crate) maker: Maker,
+    pub(crate) mesh: Mesh,
     pods: Mutex<BTreeMap<String, Arc<MeshPod>>>,
     /// The next pod's number per workload: names are not used twice.
     next: Mutex<BTreeMap<&'static str, usize>>,
@@ -57,37 +63,32 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Brings everything up, without load. `certificates` is how long they live.
-    pub(crate) async fn start(logs: Option<PathBuf>, certificates: Duration) -> anyhow::Result<Self> {
-        let binaries = Binaries::find()?;
-        let sandbox = Arc::new(Sandbox::start(Config { log_directory: logs }).await?);
-        let pod = sandbox.add_pod(PodSpec::named("control-plane")).await?;
-        let control_plane = ControlPlane::start(pod, binaries.control_plane.clone(), certificates).await?;
-        sandbox.set_hosts(&host_entries(&control_plane).await?)?;
-        let (control_plane, supervisors) = (Arc::new(control_plane), TaskTracker::new());
-        let maker = Maker { sandbox, control_plane, binaries, supervisors };
-
-        let wanted = WORKLOADS.iter().flat_map(|workload| {
-            (0..workload.replicas).map(|number| maker.make(*workload, format!("{}-{number}", workload.name)))
-        });
-        let pods = try_join_all(wanted).await?;
-        let intruder = maker.sandbox.add_pod(PodSpec::named("intruder")).await?;
-
-        let loadgen = pods
+    /// Brings everything up, without load.
+    pub(crate) async fn start(logs: Option<PathBuf>, settings: Settings) -> anyhow::Result<Self> {
+        let sandbox = Sandbox::start(Config { log_directory: logs }).await?;
+        let mesh = Mesh::start(sandbox, NAMESPACE, &settings, &SAMPLES).await?;
+        mesh.publish_names().await?;
+        let wanted = WORKLOADS
             .iter()
-            .find(|pod| pod.workload.name == LOADGEN.name)
-            .map(|pod| pod.pod.clone())
-            .context("the load generator's pod is missing")?;
-        let binary = &maker.binaries.shop;
-        let (everything, reviews, catalog) = tokio::try_join!(
-            Load::start(&loadgen, binary, "everything", &EVERYTHING),
-            Load::start(&loadgen, binary, "reviews", &["http://reviews/reviews"]),
-            Load::start(&loadgen, binary, "catalog", &["POST h2c://catalog/search"]),
-        )?;
+            .flat_map(|workload| (0..workload.replicas).map(|number| make(&mesh, workload.spec(number))));
+        let pods = try_join_all(wanted).await?;
+        let intruder = mesh.add_outsider("intruder").await?;
+        mesh.in_force().await?;
+
+        let loadgen =
+            pods.iter().find(|pod| pod.spec().workload == LOADGEN).context("the load generator's pod is missing")?;
+        let mut everything = Vec::new();
+        for (service, targets) in EVERYTHING {
+            everything.extend(mesh.by_address(service, targets).await?);
+        }
+        let reviews = mesh.by_address("reviews", &["http://reviews/reviews"]).await?;
+        let catalog = mesh.by_address("catalog", &["POST h2c://catalog/search"]).await?;
+        let (everything, reviews, catalog) =
+            tokio::try_join!(loadgen.load(&everything, 0.0), loadgen.load(&reviews, 0.0), loadgen.load(&catalog, 0.0))?;
         Ok(Self {
-            pods: Mutex::new(pods.into_iter().map(|pod| (pod.name().to_owned(), Arc::new(pod))).collect()),
+            pods: Mutex::new(pods.into_iter().map(|pod| (pod.name().to_owned(), pod)).collect()),
             next: Mutex::new(WORKLOADS.iter().map(|workload| (workload.name, workload.replicas)).collect()),
-            maker,
+            mesh,
             intruder,
             everything,
             reviews,
@@ -96,7 +97,7 @@ impl Shop {
     }
 
     pub(crate) fn control_plane(&self) -> &ControlPlane {
-        &self.maker.control_plane
+        self.mesh.control_plane()
     }
 
     /// All meshed pods, by name.
@@ -106,7 +107,7 @@ impl Shop {
 
     /// The pods of a workload, by name.
     pub(crate) fn replicas(&self, workload: &str) -> Vec<Arc<MeshPod>> {
-        self.pods().into_iter().filter(|pod| pod.workload.name == workload).collect()
+        self.pods().into_iter().filter(|pod| pod.spec().workload == workload).collect()
     }
 
     /// The first pod of a workload.
@@ -116,18 +117,22 @@ impl Shop {
 
     /// The pod in which the load generators run.
     pub(crate) fn loadgen(&self) -> anyhow::Result<Arc<MeshPod>> {
-        self.replica(LOADGEN.name)
+        self.replica(LOADGEN)
     }
 
     /// Adds a replica to a workload.
-    pub(crate) async fn add(&self, workload: Workload) -> anyhow::Result<Arc<MeshPod>> {
+    pub(crate) async fn add(&self, workload: &str) -> anyhow::Result<Arc<MeshPod>> {
+        let workload = WORKLOADS
+            .iter()
+            .find(|known| known.name == workload)
+            .with_context(|| format!("{workload} is no workload of the shop"))?;
         let number = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let next = next.entry(workload.name).or_default();
             *next += 1;
             *next - 1
         };
-        let pod = Arc::new(self.maker.make(workload, format!("{}-{number}", workload.name)).await?);
+        let pod = make(&self.mesh, workload.spec(number)).await?;
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.name().to_owned(), pod.clone());
         Ok(pod)
     }
@@ -135,66 +140,38 @@ impl Shop {
     /// Forgets a pod whose processes have ended, and disconnects it.
     pub(crate) async fn remove(&self, pod: &MeshPod) -> anyhow::Result<()> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(pod.name());
-        Ok(self.maker.sandbox.remove_pod(&pod.pod).await?)
-    }
-
-    /// Makes one call from the load generators' pod; whether it succeeded.
-    pub(crate) async fn probe(&self, target: &str) -> anyhow::Result<bool> {
-        let mut command = std::process::Command::new(&self.maker.binaries.shop);
-        command.args(["probe", target]);
-        Ok(self.loadgen()?.pod.spawn("probe", command).await?.wait().await.success())
-    }
-
-    /// The virtual address of a service.
-    pub(crate) async fn service_address(&self, service: &str) -> anyhow::Result<IpAddr> {
-        let entries = host_entries(self.control_plane()).await?;
-        let entry = entries.iter().find(|entry| entry.names.iter().any(|name| name == service));
-        entry
-            .and_then(|entry| entry.addresses.first().copied())
-            .with_context(|| format!("service {service} has no address"))
+        Ok(self.mesh.remove(pod).await?)
     }
 
     /// Ends everything and leaves nothing behind.
     pub(crate) async fn stop(self) {
-        let Self { maker: Maker { sandbox, control_plane, supervisors, .. }, intruder, .. } = self;
-        // First those who would start again what ends.
-        for pod in self.pods.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
-            pod.forget_app();
-        }
-        supervisors.close();
-        supervisors.wait().await;
-        drop((control_plane, intruder));
-        match Arc::try_unwrap(sandbox) {
-            Ok(sandbox) => sandbox.stop().await,
-            // Another handle is left; dropping the last one does the same.
-            Err(shared) => drop(shared),
+        self.mesh.stop().await;
+    }
+}
+
+impl Workload {
+    fn spec(&self, number: usize) -> Spec {
+        Spec {
+            workload: self.name.to_owned(),
+            role: (self.role != LOADGEN).then(|| self.role.to_owned()),
+            version: self.version.to_owned(),
+            service_account: self.role.to_owned(),
+            ..Spec::client(&format!("{}-{number}", self.name))
         }
     }
 }
 
-/// The services' names and virtual addresses, as the control plane shows them.
-async fn host_entries(control_plane: &ControlPlane) -> anyhow::Result<Vec<HostEntry>> {
-    wait::until(Duration::from_secs(5), "the services' virtual addresses", || async {
-        let status = control_plane.status().await?;
-        let Some(services) = status["services"].as_array().filter(|services| !services.is_empty()) else {
-            return Ok(None);
-        };
-        let entries = services.iter().map(|service| {
-            let (Some(name), Some(namespace)) = (service["name"].as_str(), service["namespace"].as_str()) else {
-                bail!("the status names a service without name or namespace: {service}");
-            };
-            let addresses = service["addresses"].as_array().into_iter().flatten();
-            Ok(HostEntry {
-                addresses: addresses.filter_map(|address| address.as_str()?.parse().ok()).collect(),
-                names: vec![
-                    format!("{name}.{namespace}.svc.cluster.local"),
-                    format!("{name}.{namespace}.svc"),
-                    format!("{name}.{namespace}"),
-                    name.to_owned(),
-                ],
-            })
-        });
-        entries.collect::<anyhow::Result<Vec<_>>>().map(Some)
-    })
-    .await
+/// Makes a pod that serves, and whose application is started again when it crashes.
+async fn make(mesh: &Mesh, spec: Spec) -> anyhow::Result<Arc<MeshPod>> {
+    let serves = spec.role.is_some();
+    let pod = Arc::new(mesh.add(spec).await?);
+    if serves {
+        mesh.keep_running(&pod)?;
+    }
+    Ok(pod)
+}
+
+/// The SPIFFE identity of a service account of the shop.
+pub(crate) fn identity(service_account: &str) -> String {
+    weft_local_mesh::identity(NAMESPACE, service_account)
 }

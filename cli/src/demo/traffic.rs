@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use weft_local_mesh::{MeshPod, Sample, Samples};
 
-use super::observe::{Bound, Samples, quantile};
-use super::pod::MeshPod;
+use super::observe::{Bound, quantile};
 
 /// From whom to whom.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +55,7 @@ impl Scrape {
     /// Scrapes every pod; one that does not answer is left out.
     pub(crate) async fn of(pods: &[Arc<MeshPod>]) -> Self {
         let scrapes = join_all(pods.iter().map(|pod| async move {
-            let samples = Samples::of_sidecar(&pod.pod).await.ok()?;
+            let samples = pod.metrics().await.ok()?;
             Some((pod.name().to_owned(), samples))
         }))
         .await;
@@ -65,8 +65,8 @@ impl Scrape {
     fn new(at: Instant, scrapes: impl IntoIterator<Item = (String, Samples)>) -> Self {
         let mut totals: BTreeMap<(String, Edge), Totals> = BTreeMap::new();
         for (pod, samples) in scrapes {
-            let outbound = |name| samples.of(name).filter(|sample| sample.label("direction") == "outbound");
-            let key = |sample: &super::observe::Sample| {
+            let outbound = |name| samples.of(name, &[("direction", "outbound")]);
+            let key = |sample: &Sample| {
                 let edge = Edge {
                     source: sample.label("source_workload").to_owned(),
                     service: sample.label("destination_service").to_owned(),
@@ -89,7 +89,7 @@ impl Scrape {
                 *totals.entry(key(sample)).or_default().buckets.entry(Bound(bound)).or_default() += sample.value;
             }
             // Retries are counted by service: they belong to the row of its first workload.
-            for sample in samples.of("weft_request_retries_total") {
+            for sample in samples.of("weft_request_retries_total", &[]) {
                 let service = sample.label("destination_service");
                 let row = totals.iter_mut().find(|((of, edge), _)| *of == pod && edge.service == service);
                 if let Some((_, total)) = row {

@@ -33,24 +33,26 @@ pub(crate) async fn a_dead_endpoint_is_retried_away() -> TestResult {
 
 pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlier_detection() -> TestResult {
     let (mesh, client, replicas) = with_replicas(3).await?;
+    // By default the balancer itself avoids a replica that fails; here every one gets its turn.
+    let traffic =
+        |spec: &str| policy("TrafficPolicy", "reviews", &format!("loadBalancing: {{ algorithm: RoundRobin }}\n{spec}"));
     let retries = "retries: { attempts: 3, budget: { percent: 100, minConcurrency: 20 } }";
-    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", retries)).await?;
+    mesh.apply("traffic.yaml", &traffic(retries)).await?;
     let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("all replicas answer", 30, LIMIT, |counts| counts.replicas.len() == 3).await?;
 
-    // 500 and not 503: the balancer itself would avoid a replica that says it is overloaded.
     replicas[0].app()?.fail("mode=error&status=500").await?;
     let counts = load.next(200, LIMIT).await?;
     assert_eq!(counts.failed, 0, "retries hide it: {}", counts.describe_failures());
     let retried = client.metrics().await?.sum("weft_request_retries_total", &[("outcome", "success")]);
     assert!(retried >= 1.0);
 
-    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", "retries: { attempts: 0 }")).await?;
+    mesh.apply("traffic.yaml", &traffic("retries: { attempts: 0 }")).await?;
     load.until("without retries its failures show", 50, LIMIT, |counts| counts.failed >= 5).await?;
 
     let outliers = "retries: { attempts: 0 }\n\
                     outlierDetection: { consecutiveErrors: 3, interval: 1s, baseEjectionTime: 1s, maxEjectionPercent: 50 }";
-    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", outliers)).await?;
+    mesh.apply("traffic.yaml", &traffic(outliers)).await?;
     let ejected = async || Ok::<_, weft_local_mesh::Error>(client.metrics().await?.sum("weft_outlier_ejected", &[]));
     wait::until(LIMIT, "outlier detection ejects it", async || Ok((ejected().await? == 1.0).then_some(()))).await?;
     load.until("no call reaches it", 40, LIMIT, |counts| counts.failed == 0).await?;

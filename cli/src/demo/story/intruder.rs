@@ -1,16 +1,17 @@
 //! A pod without a sidecar, and so without an identity, knocks on every port.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::super::folder::Replacement;
+use weft_local_mesh::{Error, wait};
+
+use super::super::folder::{self, Replacement};
 use super::super::report::Findings;
 use super::super::shop::Shop;
-use super::super::wait;
-use super::{EDIT_LIMIT, LEAST_RATE, RATE};
+use super::{EDIT_LIMIT, RATE, Story, verdict};
 
 /// The namespace's policy is the file's first.
 pub(super) const PERMISSIVE: [Replacement; 1] = [("mode: Strict", "mode: Permissive")];
@@ -18,8 +19,9 @@ pub(super) const PERMISSIVE: [Replacement; 1] = [("mode: Strict", "mode: Permiss
 /// How long an answer is waited for; the ports are on this machine.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
-    shop.everything.rate(RATE).await?;
+pub(super) async fn tell(Story { shop, pace }: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
+    let limit = pace.patience(EDIT_LIMIT);
+    shop.everything.set_rate(pace.rate(RATE)).await?;
     shop.everything.mark("intruder").await?;
     let doors = doors(shop);
     let (front, others): (Vec<_>, Vec<_>) = doors.into_iter().partition(|door| door.role == "web");
@@ -39,8 +41,8 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
 
     let control_plane = shop.control_plane();
     let reviews: Vec<_> = others.iter().filter(|door| door.role == "reviews").cloned().collect();
-    let saved = control_plane.folder().edit("security.yaml", &PERMISSIVE)?;
-    wait::until(EDIT_LIMIT, "permissive mode to admit the intruder", || async {
+    let saved = folder::edit(control_plane.folder(), "security.yaml", &PERMISSIVE)?;
+    wait::until(limit, "permissive mode admits the intruder", async || {
         Ok((answering(shop, &reviews).await?.len() == reviews.len()).then_some(()))
     })
     .await?;
@@ -49,18 +51,18 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
         "the same calls under permissive mode",
         format!("{} of {} answer, {:.0} ms after the edit", reviews.len(), reviews.len(), ms(saved)),
     );
-    let saved = control_plane.folder().restore("security.yaml")?;
-    wait::until(EDIT_LIMIT, "strict mode to refuse the intruder again", || async {
+    let saved = folder::restore(control_plane.folder(), "security.yaml")?;
+    wait::until(limit, "strict mode refuses the intruder again", async || {
         Ok(answering(shop, &reviews).await?.is_empty().then_some(()))
     })
     .await?;
     findings.measured(true, "strict again", format!("none answers, {:.0} ms after the edit", ms(saved)));
 
-    let counts = shop.everything.until("intruder", EDIT_LIMIT * 2, "300 requests", |counts| counts.sent >= 300).await?;
+    let counts = shop.everything.reach("intruder", limit * 2, "300 requests", |counts| counts.sent >= 300).await?;
     findings.measured(
-        counts.failed == 0 && counts.rate() >= LEAST_RATE,
+        counts.failed == 0 && pace.is_load(&counts),
         "failed requests of the shop meanwhile",
-        counts.verdict(),
+        verdict(&counts),
     );
     Ok(())
 }
@@ -72,34 +74,33 @@ fn ms(since: Instant) -> f64 {
 /// A port of an application.
 #[derive(Debug, Clone)]
 struct Door {
-    role: &'static str,
+    role: String,
     pod: String,
     address: SocketAddr,
 }
 
 /// The port of every application, by both of its pod's addresses.
 fn doors(shop: &Shop) -> Vec<Door> {
-    let port = |role| match role {
-        "cart" | "payments" => Some(50051),
-        "queue" => Some(4222),
-        "loadgen" => None,
-        _ => Some(8080),
+    let port = |role: &str| match role {
+        "cart" | "payments" => 50051,
+        "queue" => 4222,
+        _ => 8080,
     };
     let pods = shop.pods();
     pods.iter()
-        .filter_map(|pod| Some((pod, port(pod.workload.role)?)))
-        .flat_map(|(pod, port)| {
-            [pod.pod.v4(), pod.pod.v6()].map(|ip: IpAddr| Door {
-                role: pod.workload.role,
+        .filter_map(|pod| Some((pod, pod.spec().role.as_ref()?)))
+        .flat_map(|(pod, role)| {
+            pod.pod().addresses().both().map(|address| Door {
+                role: role.clone(),
                 pod: pod.name().to_owned(),
-                address: SocketAddr::new(ip, port),
+                address: SocketAddr::new(address, port(role)),
             })
         })
         .collect()
 }
 
 /// Those that answer the intruder with any byte.
-async fn answering(shop: &Shop, doors: &[Door]) -> anyhow::Result<Vec<Door>> {
+async fn answering(shop: &Shop, doors: &[Door]) -> Result<Vec<Door>, Error> {
     let knocks = doors.to_vec();
     let answers = shop.intruder.run_async(move || async move {
         let knocks = knocks.into_iter().map(|door| async move { knock(door.address).await.then_some(door) });

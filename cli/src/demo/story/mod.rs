@@ -3,6 +3,7 @@
 mod intruder;
 mod mutual_tls;
 mod outage;
+mod pace;
 mod resilience;
 mod rollout;
 mod rotation;
@@ -10,17 +11,22 @@ mod split;
 
 use std::time::{Duration, Instant};
 
+use weft_local_mesh::{Counts, Settings};
+
+pub(crate) use self::pace::Pace;
+use super::folder;
 use super::report::{Findings, StepReport};
 use super::shop::Shop;
 
-/// How long certificates live while the story is told, until the outage: so short that they are rotated all the time.
-pub(crate) const CERTIFICATES: Duration = Duration::from_secs(20);
+/// What is told about, and how fast.
+#[derive(Clone, Copy)]
+pub(crate) struct Story<'a> {
+    pub(crate) shop: &'a Shop,
+    pub(crate) pace: Pace,
+}
 
 /// Requests per second to every service, and to a service under disturbance.
 const RATE: f64 = 120.0;
-
-/// The least rate that counts as load during a disturbance, in requests per second.
-const LEAST_RATE: f64 = 100.0;
 
 /// The longest that an edit may take to show.
 const EDIT_LIMIT: Duration = Duration::from_secs(10);
@@ -36,14 +42,23 @@ const STEPS: [(&str, &str); 7] = [
     ("rollout", "A rolling restart loses no request"),
 ];
 
+/// How the shop's control plane runs until the outage: certificates live so short that they are rotated all the time, and a new root
+/// is trusted only a little before it signs, as every sidecar hears of it within milliseconds.
+pub(crate) fn settings(pace: Pace) -> Settings {
+    Settings {
+        certificate_lifetime: pace.patience(Duration::from_secs(20)),
+        root_overlap: pace.patience(Duration::from_secs(4)),
+    }
+}
+
 /// The steps' names, for the command line.
 pub(crate) fn names() -> Vec<&'static str> {
     STEPS.iter().map(|(name, _)| *name).collect()
 }
 
 /// Tells the steps chosen, or all if none is; a step that breaks off does not keep the others from being told.
-pub(crate) async fn tell(shop: &Shop, chosen: &[String], show: impl Fn(&StepReport)) -> Vec<StepReport> {
-    let watch = rotation::Watch::begin(shop);
+pub(crate) async fn tell(story: Story<'_>, chosen: &[String], show: impl Fn(&StepReport)) -> Vec<StepReport> {
+    let watch = rotation::Watch::begin(story.shop);
     let mut reports = Vec::new();
     let wanted = STEPS.iter().filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name));
     for (name, title) in wanted {
@@ -51,18 +66,18 @@ pub(crate) async fn tell(shop: &Shop, chosen: &[String], show: impl Fn(&StepRepo
         let began = Instant::now();
         let mut findings = Findings::default();
         let outcome = match *name {
-            "mutual-tls" => mutual_tls::tell(shop, &mut findings).await,
-            "split" => split::tell(shop, &mut findings).await,
-            "resilience" => resilience::tell(shop, &mut findings).await,
-            "intruder" => intruder::tell(shop, &mut findings).await,
-            "rotation" => rotation::tell(shop, &watch, &mut findings).await,
-            "outage" => outage::tell(shop, &mut findings).await,
-            _ => rollout::tell(shop, &mut findings).await,
+            "mutual-tls" => mutual_tls::tell(story, &mut findings).await,
+            "split" => split::tell(story, &mut findings).await,
+            "resilience" => resilience::tell(story, &mut findings).await,
+            "intruder" => intruder::tell(story, &mut findings).await,
+            "rotation" => rotation::tell(story, &watch, &mut findings).await,
+            "outage" => outage::tell(story, &mut findings).await,
+            _ => rollout::tell(story, &mut findings).await,
         };
         let report = findings.conclude(name, title, outcome, began.elapsed());
         show(&report);
         reports.push(report);
-        if let Err(error) = settle(shop).await {
+        if let Err(error) = settle(story.shop).await {
             eprintln!("cannot prepare the next step: {error:#}");
         }
     }
@@ -72,18 +87,25 @@ pub(crate) async fn tell(shop: &Shop, chosen: &[String], show: impl Fn(&StepRepo
 /// Undoes what a step may have left: load, faults and edits.
 async fn settle(shop: &Shop) -> anyhow::Result<()> {
     for load in [&shop.everything, &shop.reviews, &shop.catalog] {
-        load.rate(0.0).await?;
+        load.set_rate(0.0).await?;
     }
     for pod in shop.pods() {
-        if pod.workload.role != "loadgen" {
-            pod.recover().await?;
+        if let Ok(app) = pod.app() {
+            app.recover().await?;
         }
     }
-    let control_plane = shop.control_plane();
-    for (file, _) in super::folder::SAMPLES {
-        control_plane.folder().restore(file)?;
+    for (file, _) in folder::SAMPLES {
+        folder::restore(shop.control_plane().folder(), file)?;
     }
-    control_plane.in_step().await
+    Ok(shop.mesh.in_force().await?)
+}
+
+/// How many failed, of how many, how fast, and how.
+fn verdict(counts: &Counts) -> String {
+    let Counts { failed, sent, largest_gap_ms, .. } = counts;
+    let failures = if *failed == 0 { String::new() } else { format!(" ({})", counts.describe_failures()) };
+    let rate = counts.rate();
+    format!("{failed} of {sent} at {rate:.0}/s, longest gap between two successes {largest_gap_ms:.0} ms{failures}")
 }
 
 #[cfg(test)]

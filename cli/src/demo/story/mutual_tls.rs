@@ -5,14 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::Method;
+use weft_local_mesh::client::Call;
+use weft_local_mesh::{Sample, Samples};
 
-use super::super::client;
-use super::super::observe::{Sample, Samples};
-use super::super::pod::{MeshPod, identity};
 use super::super::report::Findings;
-use super::super::shop::Shop;
-use super::RATE;
+use super::super::shop::{Shop, identity};
+use super::{RATE, Story};
 
 /// What every answer of the shop contains.
 const MARKER: &[u8] = b"weft-shop-plaintext";
@@ -32,16 +30,16 @@ const EXPECTED: [(&str, &str); 9] = [
 
 const REQUESTS: u64 = 600;
 
-pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+pub(super) async fn tell(Story { shop, pace }: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
     let before = scrape(shop).await?;
-    let bridge = shop.maker.sandbox.capture().await?;
-    let inside = shop.replica("web")?.pod.capture().await?;
+    let bridge = shop.mesh.sandbox().capture().await?;
+    let inside = shop.replica("web")?.pod().capture().await?;
     shop.everything.mark("mutual-tls").await?;
-    shop.everything.rate(RATE).await?;
-    let limit = Duration::from_secs(20);
-    let counts = shop.everything.until("mutual-tls", limit, "600 requests", |counts| counts.sent >= REQUESTS).await?;
+    shop.everything.set_rate(pace.rate(RATE)).await?;
+    let limit = pace.patience(Duration::from_secs(20));
+    let counts = shop.everything.reach("mutual-tls", limit, "600 requests", |counts| counts.sent >= REQUESTS).await?;
     // A WebSocket is one request that ends when it is closed.
-    let closed = shop.probe("ws://notifications/ws").await?;
+    let closed = shop.loadgen()?.probe("ws://notifications/ws", &[]).await?.ok;
     let (bridge, inside) = (bridge.stop(), inside.stop());
     let after = scrape(shop).await?;
 
@@ -78,9 +76,9 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
     );
 
     // The front end's port is permissive: a call without a sidecar is readable on the same bridge.
-    let bridge = shop.maker.sandbox.capture().await?;
-    let web = SocketAddr::new(shop.replica("web")?.pod.v4(), 8080);
-    client::inside(&shop.intruder, web, Method::GET, "/api/home", &[]).await?.text()?;
+    let bridge = shop.mesh.sandbox().capture().await?;
+    let web = SocketAddr::new(shop.replica("web")?.pod().v4(), 8080);
+    Call::get("/api/home").inside(&shop.intruder, web).await?.text()?;
     let bridge = bridge.stop();
     findings.counter_proof(
         bridge.contains(MARKER),
@@ -102,9 +100,7 @@ fn own((from, to): &(&str, &str)) -> (String, String) {
 async fn scrape(shop: &Shop) -> anyhow::Result<Vec<(String, Samples)>> {
     let mut scrapes = Vec::new();
     for pod in shop.pods() {
-        let samples = Samples::of_sidecar(&pod.pod)
-            .await
-            .with_context(|| format!("cannot read the statistics of {}", pod.name()))?;
+        let samples = pod.metrics().await.with_context(|| format!("cannot read the statistics of {}", pod.name()))?;
         scrapes.push((pod.name().to_owned(), samples));
     }
     Ok(scrapes)
@@ -123,12 +119,13 @@ struct Calls {
 impl Calls {
     fn between(shop: &Shop, before: &[(String, Samples)], after: &[(String, Samples)]) -> Self {
         let pods = shop.pods();
-        let role = |workload: &str| {
-            pods.iter().find(|pod| pod.workload.name == workload).map(|pod: &std::sync::Arc<MeshPod>| pod.workload.role)
+        let account = |workload: &str| {
+            let pod = pods.iter().find(|pod| pod.spec().workload == workload)?;
+            Some(identity(&pod.spec().service_account))
         };
         let mut calls = Self::default();
         for ((pod, now), (_, then)) in after.iter().zip(before) {
-            for sample in now.of("weft_requests_total") {
+            for sample in now.of("weft_requests_total", &[]) {
                 let labels: Vec<_> = sample.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
                 let new = sample.value - then.sum("weft_requests_total", &labels);
                 if new <= 0.0 {
@@ -136,7 +133,7 @@ impl Calls {
                 }
                 let outbound = sample.label("direction") == "outbound";
                 let other = if outbound { "destination_workload" } else { "source_workload" };
-                let expected = role(sample.label(other)).map(identity);
+                let expected = account(sample.label(other));
                 if sample.label("tls") != "mutual" || expected.as_deref() != Some(sample.label("peer")) {
                     calls.wrong.push(describe(pod, sample));
                 }

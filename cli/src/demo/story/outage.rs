@@ -4,21 +4,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::Method;
+use weft_local_mesh::client::Call;
+use weft_local_mesh::{Endpoint, Settings, wait};
 
-use super::super::client;
-use super::super::observe::Samples;
-use super::super::pod::Endpoint;
 use super::super::report::Findings;
 use super::super::shop::Shop;
-use super::super::wait;
-use super::{CERTIFICATES, LEAST_RATE, RATE};
+use super::{RATE, Story, settings, verdict};
 
 /// How long the control plane stays dead.
 const OUTAGE: Duration = Duration::from_secs(30);
-
-/// Certificates that outlive it.
-const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// Requests per second to the catalog, whose endpoints change.
 const CATALOG_RATE: f64 = 40.0;
@@ -26,60 +20,62 @@ const CATALOG_RATE: f64 = 40.0;
 /// How long a sidecar waits for an answer about a destination it does not know.
 const UNKNOWN: Duration = Duration::from_secs(2);
 
-pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
+    let Story { shop, pace } = story;
+    let limit = pace.patience(Duration::from_secs(20));
+    // Certificates that outlive the outage.
+    let long = Settings { certificate_lifetime: Settings::default().certificate_lifetime, ..settings(pace) };
     let control_plane = shop.control_plane();
     let leaving = shop.replica("catalog")?;
     // Nobody in this pod calls reviews.
     let stranger = shop.replica("cart")?;
-    let unknown = SocketAddr::new(shop.service_address("reviews").await?, 80);
-    let call_unknown = || client::inside(&stranger.pod, unknown, Method::GET, "/reviews", &[("x-shop-cohort", "beta")]);
+    let unknown = SocketAddr::new(shop.mesh.service_addresses("reviews").await?[0], 80);
+    let call = Call::get("/reviews").header("x-shop-cohort", "beta");
+    let call_unknown = || call.inside(stranger.pod(), unknown);
 
-    prolong_certificates(shop).await?;
+    prolong_certificates(story, &long).await?;
     for (load, rate) in [(&shop.everything, RATE), (&shop.catalog, CATALOG_RATE)] {
-        load.rate(rate).await?;
+        load.set_rate(pace.rate(rate)).await?;
         // Connections and configuration of the traffic that is known.
         load.mark("warm").await?;
-        load.until("warm", Duration::from_secs(20), "requests before the outage", |counts| counts.ok >= 100).await?;
+        load.reach("warm", limit, "requests before the outage", |counts| counts.ok >= 100).await?;
         load.mark("outage").await?;
     }
 
     control_plane.kill().await;
     let killed = Instant::now();
-    shop.maker.declare(&leaving.pod, leaving.workload, Endpoint::NotReady)?;
+    shop.mesh.declare(&leaving, Endpoint::NotReady)?;
     let asked = Instant::now();
     let answer = call_unknown().await?;
     let waited = asked.elapsed();
     let flag = answer.header("x-weft-flag").to_owned();
     findings.measured(
-        flag == "NC" && waited <= UNKNOWN + Duration::from_secs(1),
+        flag == "NC" && pace.is_prompt(waited, UNKNOWN + Duration::from_secs(1)),
         "a destination called for the first time during the outage",
         format!("{} with flag {flag:?} after {:.2} s: {}", answer.status, waited.as_secs_f64(), answer.body.trim()),
     );
     tokio::time::sleep(OUTAGE.saturating_sub(killed.elapsed())).await;
     let during = shop.catalog.since("outage").await?;
     findings.counter_proof(
-        during.by_replica(leaving.name()) > 0,
+        during.replica(leaving.name()) > 0,
         "requests to the endpoint withdrawn during the outage, before the restart",
-        format!("{} of {}", during.by_replica(leaving.name()), during.sent),
+        format!("{} of {}", during.replica(leaving.name()), during.sent),
     );
 
-    control_plane.run(LONG).await?;
+    control_plane.run(&long).await?;
     let dead = killed.elapsed();
     let restarted = Instant::now();
-    let limit = Duration::from_secs(20);
-    wait::until(limit, "the destination to be served", || async {
-        Ok((call_unknown().await?.status == 200).then_some(()))
-    })
-    .await?;
+    wait::until(limit, "the destination is served", async || Ok((call_unknown().await?.status == 200).then_some(())))
+        .await?;
     findings.measured(
         true,
         "the same destination after the restart",
         format!("served after {:.1} s", restarted.elapsed().as_secs_f64()),
     );
-    let quiet = wait::until(limit, "the endpoint change to take effect", || async {
+    let quiet = wait::until(limit, "the endpoint change takes effect", async || {
         shop.catalog.mark("changed").await?;
-        let counts = shop.catalog.until("changed", limit, "40 requests", |counts| counts.sent >= 40).await?;
-        Ok((counts.by_replica(leaving.name()) == 0).then_some(counts))
+        let counts = shop.catalog.reach("changed", limit, "40 requests", |counts| counts.sent >= 40).await?;
+        Ok((counts.replica(leaving.name()) == 0).then_some(counts))
     })
     .await?;
     findings.measured(
@@ -91,14 +87,14 @@ pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result
 
     for (load, service) in [(&shop.everything, "all services"), (&shop.catalog, "the catalog")] {
         let counts = load.since("outage").await?;
-        let enough = service != "all services" || counts.rate() >= LEAST_RATE;
+        let enough = service != "all services" || pace.is_load(&counts);
         findings.measured(
             counts.failed == 0 && enough && dead >= OUTAGE,
             format!("failed requests to {service} over {:.0} s without control plane and after", dead.as_secs_f64()),
-            counts.verdict(),
+            verdict(&counts),
         );
     }
-    shop.maker.declare(&leaving.pod, leaving.workload, Endpoint::Ready)
+    Ok(shop.mesh.declare(&leaving, Endpoint::Ready)?)
 }
 
 /// The control plane counts from its start what it sends: the changed endpoints to those who use them, and what the
@@ -130,20 +126,21 @@ async fn resent(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
 }
 
 /// Starts the control plane anew with long-lived certificates, and waits until every sidecar has one.
-async fn prolong_certificates(shop: &Shop) -> anyhow::Result<()> {
+async fn prolong_certificates(Story { shop, pace }: Story<'_>, long: &Settings) -> anyhow::Result<()> {
+    let limit = settings(pace).certificate_lifetime * 2;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let enough = (now + limit + OUTAGE * 10).as_secs_f64();
     let control_plane = shop.control_plane();
     control_plane.kill().await;
-    control_plane.run(LONG).await?;
-    wait::until(CERTIFICATES * 2, "every sidecar to have a long-lived certificate", || async {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+    control_plane.run(long).await?;
+    wait::until(limit, "every sidecar has a long-lived certificate", async || {
         for pod in shop.pods() {
-            let samples = Samples::of_sidecar(&pod.pod).await?;
-            if samples.sum("weft_certificate_expiry_seconds", &[]) < now + OUTAGE.as_secs_f64() * 10.0 {
+            if pod.metrics().await?.sum("weft_certificate_expiry_seconds", &[]) < enough {
                 return Ok(None);
             }
         }
         Ok(Some(()))
     })
     .await?;
-    control_plane.in_step().await
+    Ok(shop.mesh.in_force().await?)
 }

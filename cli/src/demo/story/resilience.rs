@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::folder::Replacement;
-use super::super::observe::{Retries, Samples};
-use super::super::pod::MeshPod;
+use weft_local_mesh::{MeshPod, wait};
+
+use super::super::folder::{self, Replacement};
+use super::super::observe::Retries;
 use super::super::report::Findings;
 use super::super::shop::Shop;
-use super::super::wait;
-use super::{LEAST_RATE, RATE};
+use super::{Pace, RATE, Story, verdict};
 
 /// The first policy of the file is the catalog's, and the catalog's `attempts` come first.
 pub(super) const RETRIES_OFF: Replacement = ("attempts: 2", "attempts: 0");
@@ -26,30 +26,35 @@ const CRASHES: u64 = 5;
 /// The longest that a phase may take.
 const LIMIT: Duration = Duration::from_secs(25);
 
-pub(super) async fn tell(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
+    let Story { shop, pace } = story;
     let replicas = shop.replicas("catalog");
     let [first, ..] = &replicas[..] else { anyhow::bail!("the catalog has no replica") };
-    shop.catalog.rate(RATE).await?;
-    hidden_crashes(shop, first, findings).await?;
-    visible_crashes(shop, first, findings).await?;
-    ejection(shop, first, replicas.len(), findings).await
+    shop.catalog.set_rate(pace.rate(RATE)).await?;
+    hidden_crashes(story, first, findings).await?;
+    visible_crashes(story, first, findings).await?;
+    ejection(story, first, replicas.len(), findings).await
 }
 
 /// Outlier detection off, so that the crashing replica keeps its share and retries alone hide it.
-async fn hidden_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findings) -> anyhow::Result<()> {
+async fn hidden_crashes(
+    Story { shop, pace }: Story<'_>,
+    victim: &Arc<MeshPod>,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
     apply(shop, &[ROUND_ROBIN, OUTLIERS_OFF]).await?;
     let sidecar = shop.loadgen()?;
-    let before = Samples::of_sidecar(&sidecar.pod).await?;
+    let before = sidecar.metrics().await?;
     shop.catalog.mark("hidden").await?;
-    let crashes = crash(victim, CRASHES).await?;
+    let crashes = crash(pace, victim, CRASHES).await?;
     let counts = shop.catalog.since("hidden").await?;
-    let after = Samples::of_sidecar(&sidecar.pod).await?;
+    let after = sidecar.metrics().await?;
     let retries = Retries::between(&before, &after, "shop/catalog");
     let share = retries.made / counts.sent.max(1) as f64;
     findings.measured(
-        counts.failed == 0 && crashes >= CRASHES && counts.rate() >= LEAST_RATE,
+        counts.failed == 0 && crashes >= CRASHES && pace.is_load(&counts),
         "failed requests while one of three replicas crashes again and again",
-        format!("{} over {crashes} crashes", counts.verdict()),
+        format!("{} over {crashes} crashes", verdict(&counts)),
     );
     findings.measured(
         retries.made >= 1.0 && share <= 0.20 && retries.over_budget == 0.0,
@@ -64,25 +69,35 @@ async fn hidden_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findi
     Ok(())
 }
 
-async fn visible_crashes(shop: &Shop, victim: &Arc<MeshPod>, findings: &mut Findings) -> anyhow::Result<()> {
+async fn visible_crashes(
+    Story { shop, pace }: Story<'_>,
+    victim: &Arc<MeshPod>,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
     apply(shop, &[ROUND_ROBIN, OUTLIERS_OFF, RETRIES_OFF]).await?;
     shop.catalog.mark("visible").await?;
-    let crashes = crash(victim, CRASHES).await?;
+    let crashes = crash(pace, victim, CRASHES).await?;
     let counts = shop.catalog.since("visible").await?;
     findings.counter_proof(
         counts.failed > 0,
         "the same crashes with retries off",
-        format!("{} over {crashes} crashes", counts.verdict()),
+        format!("{} over {crashes} crashes", verdict(&counts)),
     );
     Ok(())
 }
 
 /// Retries stay off: what the failing replica answers is what the caller sees.
-async fn ejection(shop: &Shop, victim: &Arc<MeshPod>, replicas: usize, findings: &mut Findings) -> anyhow::Result<()> {
+async fn ejection(
+    Story { shop, pace }: Story<'_>,
+    victim: &Arc<MeshPod>,
+    replicas: usize,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let limit = pace.patience(LIMIT);
     // 500 and not 503: the balancer itself would avoid a replica that says it is overloaded.
-    victim.fail("mode=error&status=500").await?;
+    victim.app()?.fail("mode=error&status=500").await?;
     shop.catalog.mark("failing").await?;
-    let counts = shop.catalog.until("failing", LIMIT, "300 requests", |counts| counts.sent >= 300).await?;
+    let counts = shop.catalog.reach("failing", limit, "300 requests", |counts| counts.sent >= 300).await?;
     findings.counter_proof(
         counts.failed * 10 >= counts.sent,
         format!("a failing replica of {replicas} with outlier detection off"),
@@ -92,41 +107,39 @@ async fn ejection(shop: &Shop, victim: &Arc<MeshPod>, replicas: usize, findings:
     apply(shop, &[ROUND_ROBIN, RETRIES_OFF]).await?;
     let began = Instant::now();
     // Ejected: a hundred requests in a row without a failure, while the replica fails as before.
-    wait::until(LIMIT, "the failing replica to be ejected", || async {
+    wait::until(limit, "the failing replica is ejected", async || {
         shop.catalog.mark("ejected").await?;
-        let counts = shop.catalog.until("ejected", LIMIT, "100 requests", |counts| counts.sent >= 100).await?;
+        let counts = shop.catalog.reach("ejected", limit, "100 requests", |counts| counts.sent >= 100).await?;
         Ok((counts.failed == 0).then_some(()))
     })
     .await?;
     let sidecar = shop.loadgen()?;
-    let ejected = Samples::of_sidecar(&sidecar.pod).await?.sum("weft_outlier_ejected", &[]);
+    let ejected = sidecar.metrics().await?.sum("weft_outlier_ejected", &[]);
     let counts = shop.catalog.since("ejected").await?;
     findings.measured(
-        ejected == 1.0 && counts.by_replica(victim.name()) == 0,
+        ejected == 1.0 && counts.replica(victim.name()) == 0,
         "requests that reach it once outlier detection has ejected it",
         format!(
             "{} of {}, {:.1} s after the policy was saved; the sidecar counts {ejected} ejected",
-            counts.by_replica(victim.name()),
+            counts.replica(victim.name()),
             counts.sent,
             began.elapsed().as_secs_f64(),
         ),
     );
 
-    victim.recover().await?;
+    victim.app()?.recover().await?;
     let recovered = Instant::now();
     shop.catalog.mark("back").await?;
     let back = shop
         .catalog
-        .until("back", LIMIT, "the recovered replica to be let back in", |counts| {
-            counts.by_replica(victim.name()) >= 10
-        })
+        .reach("back", limit, "the recovered replica is let back in", |counts| counts.replica(victim.name()) >= 10)
         .await?;
     findings.measured(
         back.failed == 0,
         "the replica is let back in after it has recovered",
         format!(
             "{} requests answered {:.1} s after it recovered, {} failed",
-            back.by_replica(victim.name()),
+            back.replica(victim.name()),
             recovered.elapsed().as_secs_f64(),
             back.failed
         ),
@@ -135,25 +148,26 @@ async fn ejection(shop: &Shop, victim: &Arc<MeshPod>, replicas: usize, findings:
 }
 
 async fn apply(shop: &Shop, edits: &[Replacement]) -> anyhow::Result<()> {
-    let control_plane = shop.control_plane();
-    control_plane.folder().edit("traffic.yaml", edits)?;
-    control_plane.in_step().await
+    folder::edit(shop.control_plane().folder(), "traffic.yaml", edits)?;
+    Ok(shop.mesh.in_force().await?)
 }
 
 /// Lets the replica crash on requests until it has done so `times`; returns how often it did.
-async fn crash(victim: &Arc<MeshPod>, times: u64) -> anyhow::Result<u64> {
+async fn crash(pace: Pace, victim: &Arc<MeshPod>, times: u64) -> anyhow::Result<u64> {
+    let (victim, limit) = (victim.app()?, pace.patience(LIMIT));
+    let how = format!("mode=crash&rate={}", pace.share(0.03));
     let before = victim.restarts();
     // A started process has forgotten the order to crash: it is given again.
-    wait::until(LIMIT, "the replica to crash", || async {
+    wait::until(limit, "the replica crashes", async || {
         if victim.restarts() - before >= times {
             return Ok(Some(()));
         }
         // Fails while the process is down.
-        let _ = victim.fail("mode=crash&rate=0.03").await;
+        let _ = victim.fail(&how).await;
         Ok(None)
     })
     .await?;
     // Whether it has just been started or is about to be.
-    wait::until(LIMIT, "the replica to run again", || async { Ok(victim.recover().await.ok()) }).await?;
+    wait::until(limit, "the replica runs again", async || Ok(victim.recover().await.ok())).await?;
     Ok(victim.restarts() - before)
 }

@@ -4,16 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
-use http::Method;
 use tokio::task::JoinHandle;
+use weft_local_mesh::client::Call;
+use weft_local_mesh::{Error, MeshPod, wait};
 
-use super::super::observe::Samples;
-use super::super::pod::MeshPod;
 use super::super::report::Findings;
 use super::super::shop::Shop;
-use super::super::wait;
-use super::{CERTIFICATES, LEAST_RATE, RATE};
+use super::{RATE, Story, settings, verdict};
 
 /// Rotations that every sidecar has to show.
 const ROTATIONS: usize = 3;
@@ -49,7 +46,7 @@ impl Drop for Watch {
 async fn look(pods: Vec<Arc<MeshPod>>, seen: Arc<Mutex<BTreeMap<String, BTreeSet<u64>>>>) {
     loop {
         for pod in &pods {
-            if let Ok(samples) = Samples::of_sidecar(&pod.pod).await {
+            if let Ok(samples) = pod.metrics().await {
                 let expiry = samples.sum("weft_certificate_expiry_seconds", &[]) as u64;
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.entry(pod.name().to_owned()).or_default().insert(expiry);
@@ -59,12 +56,14 @@ async fn look(pods: Vec<Arc<MeshPod>>, seen: Arc<Mutex<BTreeMap<String, BTreeSet
     }
 }
 
-pub(super) async fn tell(shop: &Shop, watch: &Watch, findings: &mut Findings) -> anyhow::Result<()> {
-    shop.everything.rate(RATE).await?;
+pub(super) async fn tell(story: Story<'_>, watch: &Watch, findings: &mut Findings) -> anyhow::Result<()> {
+    let Story { shop, pace } = story;
+    let lifetime = settings(pace).certificate_lifetime;
+    shop.everything.set_rate(pace.rate(RATE)).await?;
     shop.everything.mark("rotation").await?;
-    root(shop, findings).await?;
+    root(story, findings).await?;
 
-    let fewest = wait::until(CERTIFICATES * 3, "every certificate to be rotated three times", || async {
+    let fewest = wait::until(lifetime * 3, "every certificate is rotated three times", async || {
         let fewest = watch.seen().values().map(|expiries| expiries.len().saturating_sub(1)).min().unwrap_or(0);
         Ok((fewest >= ROTATIONS).then_some(fewest))
     })
@@ -73,7 +72,7 @@ pub(super) async fn tell(shop: &Shop, watch: &Watch, findings: &mut Findings) ->
     findings.measured(
         seen.len() == shop.pods().len(),
         "rotations of every sidecar's certificate since the story began",
-        format!("at least {fewest} in each of {} sidecars, each for {CERTIFICATES:?}", seen.len()),
+        format!("at least {fewest} in each of {} sidecars, each for {lifetime:?}", seen.len()),
     );
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let expired = seen.values().filter(|expiries| expiries.first().is_some_and(|first| *first < now)).count();
@@ -83,18 +82,19 @@ pub(super) async fn tell(shop: &Shop, watch: &Watch, findings: &mut Findings) ->
         format!("{expired} of {}: without rotation nothing would work", seen.len()),
     );
     let counts = shop.everything.since("rotation").await?;
-    findings.measured(counts.failed == 0 && counts.rate() >= LEAST_RATE, "failed requests meanwhile", counts.verdict());
+    findings.measured(counts.failed == 0 && pace.is_load(&counts), "failed requests meanwhile", verdict(&counts));
     Ok(())
 }
 
 /// Replaces the root: the new one is trusted first and signs later, so that no sidecar ever meets a certificate it
 /// cannot check; then the old one is trusted no more.
-async fn root(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
-    let old = trusted(shop, |roots| roots.len() == 1, "every sidecar to trust one root").await?;
+async fn root(story: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
+    let shop = story.shop;
+    let old = trusted(story, |roots| roots.len() == 1, "every sidecar trusts one root").await?;
     shop.control_plane().rotate_root().await?;
-    let both = trusted(shop, |roots| roots.len() == 2, "every sidecar to trust both roots").await?;
+    let both = trusted(story, |roots| roots.len() == 2, "every sidecar trusts both roots").await?;
     let new =
-        trusted(shop, |roots| roots.len() == 1 && roots.is_disjoint(&old), "every sidecar to trust only the new root");
+        trusted(story, |roots| roots.len() == 1 && roots.is_disjoint(&old), "every sidecar trusts only the new root");
     let new = new.await?;
     findings.measured(
         both.is_superset(&old) && both.is_superset(&new),
@@ -106,11 +106,11 @@ async fn root(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
 
 /// Waits until every sidecar trusts the same roots and `enough` holds of them; the roots.
 async fn trusted(
-    shop: &Shop,
+    Story { shop, pace }: Story<'_>,
     enough: impl Fn(&BTreeSet<String>) -> bool,
     what: &str,
-) -> anyhow::Result<BTreeSet<String>> {
-    wait::until(CERTIFICATES * 3, what, || async {
+) -> Result<BTreeSet<String>, Error> {
+    wait::until(settings(pace).certificate_lifetime * 3, what, async || {
         let mut common = None;
         for pod in shop.pods() {
             let roots = roots(&pod).await?;
@@ -125,9 +125,10 @@ async fn trusted(
 }
 
 /// The roots that a sidecar trusts, by its own account.
-async fn roots(pod: &MeshPod) -> anyhow::Result<BTreeSet<String>> {
-    let answer = pod.sidecar(Method::GET, "/certs").await?.json()?;
-    let roots = answer["certificates"][0]["ca_cert"].as_array().context("/certs shows no roots")?;
+async fn roots(pod: &MeshPod) -> Result<BTreeSet<String>, Error> {
+    let answer = pod.admin(Call::get("/certs")).await?.json()?;
+    let roots = answer["certificates"][0]["ca_cert"].as_array();
+    let roots = roots.ok_or_else(|| Error::unexpected("/certs shows no roots", answer.to_string()))?;
     Ok(roots.iter().filter_map(|root| root["subject"].as_str().map(str::to_owned)).collect())
 }
 
