@@ -128,6 +128,12 @@ impl Origin {
         Self { file: source.into(), name: title(object.kind(), object.namespace(), object.name()), node: None }
     }
 
+    /// An object of a kind that is none of [`Object`]'s, such as a pod that stands as a Workload.
+    #[must_use]
+    pub fn named(source: &str, kind: &str, namespace: &str, name: &str) -> Self {
+        Self { file: source.into(), name: title(kind, namespace, name), node: None }
+    }
+
     /// The file, as it was named.
     #[must_use]
     pub fn file(&self) -> &str {

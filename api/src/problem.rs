@@ -18,7 +18,7 @@ pub enum Severity {
 pub struct Problem {
     /// The file, as it was named by the caller.
     pub file: String,
-    /// 1-based line of the field, or of the nearest parent that exists.
+    /// 1-based line of the field, or of the nearest parent that exists; 0 where there are no lines, as in an API server.
     pub line: u32,
     /// `Kind namespace/name`, or empty where the document is not an object.
     pub object: String,
@@ -44,7 +44,10 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file, self.line)?;
+        match self.line {
+            0 => write!(f, "{}: ", self.file)?,
+            line => write!(f, "{}:{line}: ", self.file)?,
+        }
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
         }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identity::Authority;
 use crate::metrics::Metrics;
-use crate::sources::FolderState;
+use crate::sources::SourceState;
 use crate::status::{RootStatus, SourceStatus, Status};
 use crate::xds::{Cache, Registry};
 
@@ -28,7 +28,7 @@ pub const REQUEST_HEADER: &str = "x-weft-request";
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) folder: String,
-    pub(crate) source: watch::Receiver<Arc<FolderState>>,
+    pub(crate) source: watch::Receiver<Arc<SourceState>>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
@@ -95,6 +95,7 @@ async fn status(State(admin): State<Admin>) -> Json<Status> {
             digest: source.digest.clone(),
             refused: source.is_refused(),
             problems: source.problems.iter().map(Into::into).collect(),
+            watches: source.watches.iter().map(Into::into).collect(),
         },
         services: admin.cache.configuration().services(),
         proxies: admin.registry.proxies(),

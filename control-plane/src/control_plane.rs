@@ -1,5 +1,6 @@
 //! A whole control plane in one process: started, running, stopped.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,14 +21,32 @@ use crate::identity::{
 use crate::metrics::Metrics;
 use crate::model::{MeshConfig, Model};
 use crate::server::{self, Services};
-use crate::sources::{Folder, FolderError, FolderState, watch_folder};
+use crate::sources::{FolderError, Source, SourceState, watch_folder, watch_kubernetes};
 use crate::xds::{AdsService, Cache, Registry, Shared};
+
+/// Where the mesh's description comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A folder of YAML files.
+    Folder(PathBuf),
+    /// The API server that $KUBECONFIG names, or the one of the cluster in which this process runs.
+    Kubernetes,
+}
+
+impl fmt::Display for SourceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::Kubernetes => f.write_str("kubernetes"),
+        }
+    }
+}
 
 /// Everything there is to decide about a control plane.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The folder of YAML files.
-    pub folder: PathBuf,
+    /// Where the mesh's description comes from.
+    pub source: SourceConfig,
     /// The folder for the authority's keys; made if it does not exist.
     pub state: PathBuf,
     /// Where proxies connect. Port 0 picks a free one.
@@ -49,7 +68,7 @@ impl Config {
     #[must_use]
     pub fn new(folder: PathBuf, state: PathBuf) -> Self {
         Self {
-            folder,
+            source: SourceConfig::Folder(folder),
             state,
             listen: SocketAddr::from(([127, 0, 0, 1], 15012)),
             admin: SocketAddr::from(([127, 0, 0, 1], 15014)),
@@ -67,6 +86,11 @@ pub enum StartError {
     /// The configuration folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The Kubernetes API server.
+    #[error(
+        "no Kubernetes API server is known: {0}; set KUBECONFIG, or run in a cluster with a service account's token"
+    )]
+    Kubernetes(#[source] Box<kube::Error>),
     /// The certificate authority.
     #[error("certificate authority: {0}")]
     Authority(#[from] AuthorityError),
@@ -140,7 +164,11 @@ impl ControlPlane {
         )?);
         let join_key = JoinKey::open(&config.state)?;
         let authenticator = Arc::new(Authenticator::new(config.mesh.trust_domain.clone(), join_key));
-        let source = watch_folder(&config.folder, Arc::new(config.mesh.clone())).await?;
+        let mesh = Arc::new(config.mesh.clone());
+        let source = match &config.source {
+            SourceConfig::Folder(folder) => watch_folder(folder, mesh).await?,
+            SourceConfig::Kubernetes => watch_kubernetes(&cluster().await?, mesh),
+        };
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -185,7 +213,7 @@ impl ControlPlane {
         };
         tasks.spawn(server::serve(xds, serving, services, stop.clone()));
         let state = Admin {
-            folder: config.folder.display().to_string(),
+            folder: config.source.to_string(),
             source: in_force.subscribe(),
             cache: cache.clone(),
             registry,
@@ -226,8 +254,8 @@ impl Drop for ControlPlane {
 
 /// Takes every new model, and every change of the trusted roots, to the cache, and says so in `in_force` after it.
 async fn follow(
-    mut source: Folder,
-    in_force: watch::Sender<Arc<FolderState>>,
+    mut source: Source,
+    in_force: watch::Sender<Arc<SourceState>>,
     mut trust: watch::Receiver<Arc<Trust>>,
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
@@ -269,9 +297,14 @@ async fn follow(
     }
 }
 
-fn report(state: &FolderState, metrics: &Metrics) {
+fn report(state: &SourceState, metrics: &Metrics) {
     let errors = state.problems.iter().filter(|problem| problem.is_error());
     metrics.source_errors(errors.count());
+    metrics.watches(&state.watches);
+}
+
+async fn cluster() -> Result<kube::Client, StartError> {
+    kube::Client::try_default().await.map_err(|error| StartError::Kubernetes(Box::new(error)))
 }
 
 fn compose(model: &Arc<Model>, trust: &Arc<Trust>) -> Configuration {

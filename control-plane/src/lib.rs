@@ -4,7 +4,7 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | `sources` | a folder of YAML → the objects of `weft-api`, all or nothing |
+//! | `sources` | a folder of YAML (all or nothing) or a Kubernetes API server (object by object) → the objects of `weft-api` |
 //! | `model` | domain types; no Kubernetes type past here |
 //! | `render` | (model, [`ResourceKey`], [`View`]) → one Envoy message; a pure function |
 //! | [`xds`] | subscriptions and streams: who gets which resource, and when |
@@ -27,6 +27,6 @@ pub mod xds;
 
 pub use admin::{REQUEST_HEADER, Rotation};
 pub use configuration::ServiceStatus;
-pub use control_plane::{Config, ControlPlane, StartError};
+pub use control_plane::{Config, ControlPlane, SourceConfig, StartError};
 pub use resource::{ClientKind, ResourceKey, ResourceType, View};
-pub use status::{ProblemStatus, RootStatus, SourceStatus, Status};
+pub use status::{ProblemStatus, RootStatus, SourceStatus, Status, WatchStatus};

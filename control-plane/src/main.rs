@@ -13,7 +13,7 @@ use weft_control_plane::identity::JoinKey;
 use weft_control_plane::identity::authority::{Authority, Settings};
 use weft_control_plane::identity::token::Claim;
 use weft_control_plane::model::{Cidr, MeshConfig};
-use weft_control_plane::{Config, ControlPlane, REQUEST_HEADER, Rotation};
+use weft_control_plane::{Config, ControlPlane, REQUEST_HEADER, Rotation, SourceConfig};
 
 /// Weft's control plane: reads what you wrote, tells the proxies, and signs their certificates.
 #[derive(Parser)]
@@ -38,8 +38,11 @@ enum Command {
 #[derive(Args)]
 struct Serve {
     /// Folder of Kubernetes and Weft YAML files; edits apply at once.
-    #[arg(long)]
-    folder: PathBuf,
+    #[arg(long, required_unless_present = "kubernetes")]
+    folder: Option<PathBuf>,
+    /// Watch the Kubernetes API server of $KUBECONFIG, or of the cluster in which this runs, instead of a folder.
+    #[arg(long, conflicts_with = "folder")]
+    kubernetes: bool,
     /// Folder for the authority's keys; made if it does not exist.
     #[arg(long)]
     state: PathBuf,
@@ -170,7 +173,8 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         certificate_lifetime: args.certificate_lifetime.0,
         root_overlap: args.root_overlap.0,
         insecure_loopback: args.insecure_loopback,
-        ..Config::new(args.folder, args.state)
+        source: args.folder.map_or(SourceConfig::Kubernetes, SourceConfig::Folder),
+        ..Config::new(PathBuf::new(), args.state)
     };
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;

@@ -1,6 +1,6 @@
 //! What the control plane counts, under names that start with `weft_control_plane_`.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::ResourceType;
+use crate::sources::WatchState;
 
 /// Upper bounds in seconds: what a proxy that answers at once needs, up to one that is stuck.
 const CONVERGENCE: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -25,6 +26,15 @@ pub(crate) struct Metrics {
     certificates: Family<ResultLabel, Counter>,
     source_errors: Gauge,
     changes: Counter,
+    watch_synced: Family<KindLabel, Gauge>,
+    watch_lists: Family<KindLabel, Gauge>,
+    watch_failures: Family<KindLabel, Gauge>,
+    watch_last_event: Family<KindLabel, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,7 +80,31 @@ impl Metrics {
         );
         let changes = Counter::default();
         registry.register("configuration_changes", "Configurations taken over from the folder", changes.clone());
-        Self { registry, connected, pushes, resources, rejections, convergence, certificates, source_errors, changes }
+        let mut by_kind = |name: &str, help: &str| {
+            let family = Family::<KindLabel, Gauge>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let watch_synced = by_kind("watch_synced", "Whether all objects of a kind have been listed once");
+        let watch_lists = by_kind("watch_lists", "Complete lists: the first, and one after each watch that expired");
+        let watch_failures = by_kind("watch_failures", "Times that the API server could not be asked for a kind");
+        let watch_last_event =
+            by_kind("watch_last_event_seconds", "Unix time when the API server last told something of a kind");
+        Self {
+            registry,
+            connected,
+            pushes,
+            resources,
+            rejections,
+            convergence,
+            certificates,
+            source_errors,
+            changes,
+            watch_synced,
+            watch_lists,
+            watch_failures,
+            watch_last_event,
+        }
     }
 
     pub(crate) fn connected(&self) {
@@ -102,6 +136,19 @@ impl Metrics {
 
     pub(crate) fn source_errors(&self, errors: usize) {
         self.source_errors.set(i64::try_from(errors).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn watches(&self, watches: &[WatchState]) {
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for watch in watches {
+            let label = KindLabel { kind: watch.kind };
+            self.watch_synced.get_or_create(&label).set(watch.synced.into());
+            self.watch_lists.get_or_create(&label).set(count(watch.lists));
+            self.watch_failures.get_or_create(&label).set(count(watch.failures));
+            if let Some(since) = watch.last_event.and_then(|time| time.duration_since(UNIX_EPOCH).ok()) {
+                self.watch_last_event.get_or_create(&label).set(count(since.as_secs()));
+            }
+        }
     }
 
     pub(crate) fn changed(&self) {

@@ -1,8 +1,11 @@
 //! `/status`: what the control plane knows, for `weft status`.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::ServiceStatus;
+use crate::sources::WatchState;
 use crate::xds::ProxyStatus;
 
 /// The answer of `/status`.
@@ -16,7 +19,7 @@ pub struct Status {
     pub trust_domain: String,
     /// The trusted roots, oldest first.
     pub roots: Vec<RootStatus>,
-    /// The configuration folder.
+    /// Where the configuration comes from.
     pub source: SourceStatus,
     /// The services, with the addresses that clients call.
     pub services: Vec<ServiceStatus>,
@@ -33,10 +36,10 @@ pub struct RootStatus {
     pub signs: bool,
 }
 
-/// The configuration folder.
+/// Where the configuration comes from: a folder, or an API server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// Its path.
+    /// Its path, or `kubernetes`.
     pub folder: String,
     /// Whether there has ever been a good configuration.
     pub loaded: bool,
@@ -50,6 +53,43 @@ pub struct SourceStatus {
     pub refused: bool,
     /// Everything wrong with it now.
     pub problems: Vec<ProblemStatus>,
+    /// The watches of an API server; none of a folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watches: Vec<WatchStatus>,
+}
+
+/// How the watch of one kind is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    /// The kind.
+    pub kind: String,
+    /// Whether all its objects have been listed once.
+    pub synced: bool,
+    /// Whether the API server does not have the kind.
+    pub absent: bool,
+    /// Complete lists: the first, and one after each watch that expired.
+    pub lists: u64,
+    /// Times that the API server could not be asked.
+    pub failures: u64,
+    /// Why it cannot be asked now; the last good configuration is served.
+    pub error: Option<String>,
+    /// When the API server last told something of the kind, in seconds of Unix time. A quiet kind tells nothing.
+    pub last_event: Option<u64>,
+}
+
+impl From<&WatchState> for WatchStatus {
+    fn from(watch: &WatchState) -> Self {
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self {
+            kind: watch.kind.to_owned(),
+            synced: watch.synced,
+            absent: watch.absent,
+            lists: watch.lists,
+            failures: watch.failures,
+            error: watch.error.clone(),
+            last_event: watch.last_event.map(seconds),
+        }
+    }
 }
 
 /// One thing wrong with one field of one object.

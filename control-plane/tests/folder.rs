@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 use support::service;
 use tokio::sync::watch;
 use weft_control_plane::model::{MeshConfig, Model};
-use weft_control_plane::sources::{Folder, FolderState, watch_folder};
+use weft_control_plane::sources::{Source, SourceState, watch_folder};
 
 /// Far longer than any edit takes to arrive; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn watched(path: &Path) -> Folder {
+async fn watched(path: &Path) -> Source {
     watch_folder(path, Arc::new(MeshConfig::default())).await.unwrap()
 }
 
@@ -68,7 +68,7 @@ async fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
         "apiVersion: v1\nkind: Service\nmetadata: {name: b, namespace: shop}\nspec: {ports: [{port: 0}]}\n",
     )
     .unwrap();
-    let state = until(&mut folder.state, "the problem", |s: &Arc<FolderState>| s.is_refused()).await;
+    let state = until(&mut folder.state, "the problem", |s: &Arc<SourceState>| s.is_refused()).await;
     let expected = format!(
         "{}:4: Service shop/b: spec.ports[0].port: \"0\": is not a port; ports are 1 to 65535",
         broken.display()
@@ -85,7 +85,7 @@ async fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
 
     std::fs::write(&broken, service("b", "198.18.10.6", "{port: 80}", "198.18.0.8")).unwrap();
     until(&mut folder.models, "the mended file", has("b")).await;
-    let state = until(&mut folder.state, "the good news", |s: &Arc<FolderState>| !s.is_refused()).await;
+    let state = until(&mut folder.state, "the good news", |s: &Arc<SourceState>| !s.is_refused()).await;
     assert_eq!((state.generation, state.problems.len()), (2, 0));
 }
 
@@ -126,7 +126,7 @@ async fn without_any_good_configuration_it_says_so() {
     assert!(folder.state.borrow().is_refused());
 
     std::fs::write(&file, a(80)).unwrap();
-    until(&mut folder.state, "the first good one", |s: &Arc<FolderState>| s.loaded).await;
+    until(&mut folder.state, "the first good one", |s: &Arc<SourceState>| s.loaded).await;
 }
 
 #[tokio::test]

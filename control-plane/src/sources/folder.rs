@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use weft_api::{Located, Problem};
 
 use super::build::build;
+use super::{Source, SourceState};
 use crate::model::{MeshConfig, Model};
 
 /// An edit of several files is one edit if no more than this lies between two events.
@@ -25,43 +26,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const UNCLOSED: Duration = Duration::from_secs(1);
 /// Notifications can get lost (network file systems, overflowing queues): the folder is compared this often.
 const RESCAN: Duration = Duration::from_secs(2);
-
-/// A folder that is being watched. Dropping it ends the watch.
-#[derive(Debug)]
-pub struct Folder {
-    /// The last good model.
-    pub models: watch::Receiver<Arc<Model>>,
-    /// How the last attempt to read the folder went.
-    pub state: watch::Receiver<Arc<FolderState>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// How the last attempt to read a folder went.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FolderState {
-    /// Whether there has ever been a good model. Until then there is nothing that proxies should be told.
-    pub loaded: bool,
-    /// Good models so far.
-    pub generation: u64,
-    /// The digest of the folder when it was last read, good or not, as [`crate::status::SourceStatus`] has it.
-    pub digest: String,
-    /// Everything wrong now. If any is an error, the model in force is older than the folder.
-    pub problems: Vec<Problem>,
-}
-
-impl FolderState {
-    /// Whether the folder as it is now was refused.
-    #[must_use]
-    pub fn is_refused(&self) -> bool {
-        self.problems.iter().any(Problem::is_error)
-    }
-}
 
 /// A folder cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +38,8 @@ pub struct FolderError {
 /// Reads a folder once, then follows it.
 ///
 /// # Errors
-/// If the folder itself cannot be read. Whatever is wrong with its files is in [`FolderState::problems`].
-pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Folder, FolderError> {
+/// If the folder itself cannot be read. Whatever is wrong with its files is in [`SourceState::problems`].
+pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Source, FolderError> {
     let (send, events) = mpsc::unbounded_channel();
     // Watching starts before the first reading, so that no edit falls between.
     let watcher = watcher(path, send);
@@ -89,7 +53,7 @@ pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Folder
     let (models, state) = (reader.models.subscribe(), reader.state.subscribe());
     reader.read().await.map_err(|source| FolderError { path: path.to_owned(), source })?;
     let task = tokio::spawn(follow(reader, watcher, events));
-    Ok(Folder { models, state, task })
+    Ok(Source::new(models, state, vec![task]))
 }
 
 /// Reads all files of a folder and checks each by itself: the objects, and all problems.
@@ -249,7 +213,7 @@ struct Reader {
     config: Arc<MeshConfig>,
     seen: Fingerprint,
     models: watch::Sender<Arc<Model>>,
-    state: watch::Sender<Arc<FolderState>>,
+    state: watch::Sender<Arc<SourceState>>,
 }
 
 impl Reader {
@@ -297,9 +261,15 @@ impl Reader {
         let state = match result {
             Ok((model, problems)) => {
                 self.models.send_replace(Arc::new(model));
-                FolderState { loaded: true, generation: before.generation + 1, digest, problems }
+                SourceState {
+                    loaded: true,
+                    generation: before.generation + 1,
+                    digest,
+                    problems,
+                    ..SourceState::default()
+                }
             }
-            Err(problems) => FolderState { digest, problems, ..FolderState::clone(&before) },
+            Err(problems) => SourceState { digest, refused: true, problems, ..SourceState::clone(&before) },
         };
         for problem in state.problems.iter().filter(|p| !before.problems.contains(p)) {
             if problem.is_error() { error!("{problem}") } else { warn!("{problem}") }

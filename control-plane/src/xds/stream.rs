@@ -16,7 +16,7 @@ use super::subscriptions::Resources;
 use super::wire::Dialect;
 use crate::identity::{Caller, Principal};
 use crate::metrics::Metrics;
-use crate::sources::FolderState;
+use crate::sources::SourceState;
 use crate::{ResourceType, View};
 
 /// What all streams share.
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
     /// Where what `cache` holds comes from, and whether there has ever been a good configuration.
-    pub(crate) source: watch::Receiver<Arc<FolderState>>,
+    pub(crate) source: watch::Receiver<Arc<SourceState>>,
     pub(crate) stop: CancellationToken,
 }
 

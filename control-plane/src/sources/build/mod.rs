@@ -44,12 +44,34 @@ pub struct Built {
 /// # Errors
 /// Everything found, if any of it is an error.
 pub fn build(objects: &[Located], config: &Arc<MeshConfig>, previous: Option<&Model>) -> Result<Built, Vec<Problem>> {
-    let parts = Parts::sort(objects);
+    build_from(objects, EndpointsFrom::Selectors, config, previous)
+}
+
+/// Who says which pods stand behind a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointsFrom {
+    /// The services' selectors, and EndpointSlices beside them.
+    Selectors,
+    /// EndpointSlices alone: in Kubernetes a controller writes them, and knows what labels do not tell.
+    Slices,
+}
+
+/// [`build`] of objects in any order, with endpoints from where the caller says.
+///
+/// # Errors
+/// Everything found, if any of it is an error.
+pub(super) fn build_from<'a>(
+    objects: impl IntoIterator<Item = &'a Located> + Clone,
+    endpoints: EndpointsFrom,
+    config: &Arc<MeshConfig>,
+    previous: Option<&Model>,
+) -> Result<Built, Vec<Problem>> {
+    let parts = Parts::sort(objects.clone());
     let mut notes = Notes { problems: find_duplicates(objects) };
     let pods = pods::pods(&parts, config, &mut notes);
     let mut services = services::services(&parts, &pods, config, previous, &mut notes);
     let index = PodIndex::new(&pods);
-    endpoints::fill(&mut services, &parts, &index, &mut notes);
+    endpoints::fill(&mut services, endpoints, &parts, &index, &mut notes);
     traffic::attach(&mut services, &parts, &mut notes);
     routes::attach(&mut services, &parts, &mut notes);
     let workloads = receivers::workloads(&parts, &pods, &index, &services, config, &mut notes);
@@ -104,7 +126,7 @@ impl<T> Clone for Written<'_, T> {
 }
 
 impl<'a> Parts<'a> {
-    fn sort(objects: &'a [Located]) -> Self {
+    fn sort(objects: impl IntoIterator<Item = &'a Located>) -> Self {
         let mut parts = Self::default();
         for Located { object, origin } in objects {
             match object {

@@ -13,6 +13,8 @@ use crate::model::{MeshConfig, Pod};
 pub(super) struct BuiltPod<'a> {
     pub(super) pod: Pod,
     pub(super) ports: &'a [WorkloadPort],
+    /// Tells it from others of its name, in Kubernetes.
+    pub(super) uid: Option<&'a str>,
 }
 
 impl BuiltPod<'_> {
@@ -74,6 +76,7 @@ pub(super) fn pods<'a>(parts: &Parts<'a>, config: &MeshConfig, notes: &mut Notes
                 meshed: said.meshed.unwrap_or(true),
             },
             ports: &said.ports,
+            uid: workload.object.metadata.uid.as_deref(),
         });
     }
     pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));

@@ -1,0 +1,204 @@
+//! Everything that the API server has told, and what can be made of it.
+//!
+//! Unlike a folder's, an error here concerns one object: a cluster has many authors, and the mistake of one must not freeze the
+//! configuration of all others. The last good version of a broken object stays; one that cannot stand beside others is left out.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use weft_api::{Located, Object, Problem};
+
+use super::kinds::{Kind, Read};
+use crate::model::{MeshConfig, Model};
+use crate::sources::build::{EndpointsFrom, build_from};
+use crate::sources::{SourceState, WatchState};
+
+/// Namespace and name.
+pub(super) type Key = (String, String);
+
+/// What a watch tells of its kind.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A new list begins: the first, or one after the watch expired. What was known stays until it is complete.
+    Listing,
+    /// An element of the list.
+    Listed(Key, Option<Read>),
+    /// The list is complete: what was not in it is gone.
+    ListDone,
+    /// An object was made or changed.
+    Changed(Key, Option<Read>),
+    /// An object is gone.
+    Gone(Key),
+    /// The API server has no such kind (yet).
+    Absent,
+    /// The API server could not be asked. What was known stays.
+    Failed(String),
+}
+
+/// One kind's objects.
+#[derive(Default)]
+struct Table {
+    objects: BTreeMap<Key, Read>,
+    listing: Option<BTreeMap<Key, Read>>,
+    state: WatchState,
+}
+
+/// All objects of all kinds.
+pub(super) struct World {
+    tables: BTreeMap<Kind, Table>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let table = |kind: Kind| {
+            let state = WatchState { kind: kind.name(), ..WatchState::default() };
+            (kind, Table { state, ..Table::default() })
+        };
+        Self { tables: Kind::ALL.into_iter().map(table).collect() }
+    }
+}
+
+impl World {
+    /// Takes an event; whether what is known of the cluster may have changed.
+    pub(super) fn apply(&mut self, kind: Kind, event: Event, now: std::time::SystemTime) -> bool {
+        let table = self.tables.entry(kind).or_default();
+        if !matches!(event, Event::Failed(_)) {
+            table.state.error = None;
+            table.state.last_event = Some(now);
+        }
+        match event {
+            Event::Listing => {
+                table.listing = Some(BTreeMap::new());
+                false
+            }
+            Event::Listed(key, read) => {
+                let kept = keep_last_good(read, table.objects.get(&key));
+                if let (Some(listing), Some(kept)) = (&mut table.listing, kept) {
+                    listing.insert(key, kept);
+                }
+                false
+            }
+            Event::ListDone => {
+                table.objects = table.listing.take().unwrap_or_default();
+                table.state.lists += 1;
+                table.state.absent = false;
+                table.state.synced = true;
+                true
+            }
+            Event::Changed(key, read) => {
+                match keep_last_good(read, table.objects.get(&key)) {
+                    Some(kept) => table.objects.insert(key, kept),
+                    None => table.objects.remove(&key),
+                };
+                true
+            }
+            Event::Gone(key) => table.objects.remove(&key).is_some(),
+            Event::Absent => {
+                // A kind whose definition was removed has no objects any more.
+                let changed = !table.state.synced || !table.objects.is_empty();
+                (table.objects, table.listing) = (BTreeMap::new(), None);
+                table.state.synced = true;
+                table.state.absent = true;
+                changed
+            }
+            Event::Failed(error) => {
+                table.state.failures += 1;
+                table.state.error = Some(error);
+                false
+            }
+        }
+    }
+
+    /// Whether every kind has been listed: before that a model would lack things that exist.
+    pub(super) fn is_synced(&self) -> bool {
+        self.tables.values().all(|table| table.state.synced)
+    }
+
+    /// How the watches are.
+    pub(super) fn watches(&self) -> Vec<WatchState> {
+        self.tables.values().map(|table| table.state.clone()).collect()
+    }
+
+    /// What is known now, cheap to take elsewhere.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let reads = || self.tables.values().flat_map(|table| table.objects.values());
+        Snapshot {
+            objects: one_pod_per_address(reads().filter_map(|read| read.located.clone()).collect()),
+            problems: reads().flat_map(|read| read.problems.iter().cloned()).collect(),
+        }
+    }
+}
+
+/// Objects and what is wrong with each by itself.
+pub(super) struct Snapshot {
+    objects: Vec<Arc<Located>>,
+    problems: Vec<Problem>,
+}
+
+impl Snapshot {
+    /// A model of all objects that can stand together, and every problem.
+    pub(super) fn build(self, config: &Arc<MeshConfig>, previous: &Model) -> (Model, Vec<Problem>) {
+        let Self { mut objects, mut problems } = self;
+        loop {
+            let seen = objects.iter().map(|object| &**object);
+            let found = match build_from(seen, EndpointsFrom::Slices, config, Some(previous)) {
+                Ok(built) => {
+                    problems.extend(built.warnings);
+                    return (built.model, problems);
+                }
+                Err(found) => found,
+            };
+            // Whoever is named by an error goes; the warnings come again with the next attempt. Each round leaves out at least
+            // one object, and every error names one, so this ends.
+            let errors: Vec<_> = found.into_iter().filter(Problem::is_error).collect();
+            let broken: HashSet<&str> = errors.iter().map(|problem| problem.object.as_str()).collect();
+            let before = objects.len();
+            objects.retain(|object| !broken.contains(object.origin.name()));
+            if objects.len() == before {
+                tracing::error!(?errors, "no object to leave out for these errors");
+                objects.clear();
+            }
+            problems.extend(errors);
+        }
+    }
+}
+
+/// The state to publish beside a model.
+pub(super) fn state(generation: u64, problems: Vec<Problem>, watches: Vec<WatchState>) -> SourceState {
+    SourceState { loaded: generation > 0, generation, problems, watches, ..SourceState::default() }
+}
+
+/// A broken version of an object leaves the last good one in force.
+fn keep_last_good(read: Option<Read>, before: Option<&Read>) -> Option<Read> {
+    let mut read = read?;
+    if read.located.is_none() {
+        read.located = before.and_then(|before| before.located.clone());
+    }
+    Some(read)
+}
+
+/// An address is given to a new pod while the deleted one that had it may still be known: the living one has it, then the younger.
+fn one_pod_per_address(objects: Vec<Arc<Located>>) -> Vec<Arc<Located>> {
+    let mut owners: HashMap<&str, usize> = HashMap::new();
+    let rank = |at: usize| match &objects[at].object {
+        Object::Workload(w) => (w.spec.terminating != Some(true), w.metadata.creation_timestamp.clone()),
+        _ => (false, None),
+    };
+    let mut losers = HashSet::new();
+    for (at, located) in objects.iter().enumerate() {
+        let Object::Workload(workload) = &located.object else { continue };
+        for address in &workload.spec.addresses {
+            let Some(other) = owners.insert(address, at) else { continue };
+            let (winner, loser) = if rank(other) > rank(at) { (other, at) } else { (at, other) };
+            owners.insert(address, winner);
+            losers.insert(loser);
+        }
+    }
+    let mut at = 0..;
+    let mut objects = objects.clone();
+    objects.retain(|_| at.next().is_none_or(|at| !losers.contains(&at)));
+    objects
+}
+
+#[cfg(test)]
+mod tests;
