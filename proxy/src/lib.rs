@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`bootstrap`], [`run`] | flags, Envoy's start-up file, threads and signals |
 //! | [`ads`], [`snapshot`] | what the control plane says, and what it compiles to |
+//! | [`dns`] | names to addresses |
 //! | [`accept`] | listening, original destinations, detection, filter chains |
 //! | [`tls`] | who we are, who the peer must be, the encrypted stream |
 //! | [`http`], [`http1`], [`stream`] | heads, the HTTP/1.1 codec, bodies in motion |
@@ -18,6 +19,7 @@ pub mod accept;
 pub mod admin;
 pub mod ads;
 pub mod bootstrap;
+pub mod dns;
 pub mod http;
 pub mod http1;
 pub mod observe;

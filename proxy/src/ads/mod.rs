@@ -3,13 +3,14 @@
 //! - `state`: the protocol as a pure state machine: subscriptions, ACK and NACK, warming, make before break.
 //! - `resource`: what travels on it, compiled, and how it gets into the snapshot.
 //! - `on_demand`: asking for a destination when its first connection appears.
-//! - `client`: the task that ties these to a stream; `channel`: the connection under it.
+//! - `client`: the task that ties these to a stream; `channel`: the connection under it; `dial`: how that is made.
 //! - `keep`: the last good configuration in a file.
 //!
 //! Invariant: while the stream is down, whatever was in force stays in force.
 
 mod channel;
 mod client;
+mod dial;
 mod keep;
 mod kind;
 mod on_demand;

@@ -3,17 +3,18 @@
 use rustls_pki_types::ServerName;
 use weft_xds::envoy::config::bootstrap::v3::Bootstrap as Message;
 use weft_xds::envoy::config::cluster::v3::Cluster;
+use weft_xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use weft_xds::envoy::config::core::v3::api_config_source::ApiType;
 use weft_xds::envoy::config::core::v3::data_source::Specifier;
 use weft_xds::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use weft_xds::envoy::config::core::v3::transport_socket::ConfigType;
-use weft_xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use weft_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use weft_xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use weft_xds::{FieldError, unpack};
 
 use crate::ads::{ControlPlane, ControlPlaneTls};
-use crate::snapshot::compile::fields::{join, socket_address, unsupported};
+use crate::snapshot::compile::fields::{join, unsupported};
+use crate::upstream::Assignment;
 
 /// The control plane and the name of the cluster that leads to it; `None` where the file names none.
 pub(super) fn find(message: &Message) -> Result<Option<(ControlPlane, String)>, FieldError> {
@@ -52,25 +53,47 @@ pub(super) fn find(message: &Message) -> Result<Option<(ControlPlane, String)>, 
 }
 
 fn compile(cluster: &Cluster, path: &str) -> Result<ControlPlane, FieldError> {
-    let endpoints = join(path, "load_assignment.endpoints");
-    let assignment = cluster.load_assignment.iter().flat_map(|assignment| &assignment.endpoints);
-    let Some(endpoint) = assignment.flat_map(|locality| &locality.lb_endpoints).next() else {
-        return Err(FieldError::missing(endpoints, "give the control plane's address"));
-    };
-    let endpoint_path = format!("{endpoints}[0].lb_endpoints[0].endpoint.address");
-    let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
-        return Err(FieldError::missing(endpoint_path, "give the control plane's address"));
-    };
-    let address = socket_address(endpoint.address.as_ref(), &endpoint_path)?;
+    let endpoints = endpoints(cluster, path)?;
     let tls = tls(cluster, path)?;
-    if tls.is_none() && !address.ip().is_loopback() {
+    let is_here = endpoints.names().next().is_none() && endpoints.addresses().all(|address| address.ip().is_loopback());
+    if tls.is_none() && !is_here {
         let path = join(path, "transport_socket");
         return Err(FieldError::missing(
             path,
             "plaintext is for loopback only; give an UpstreamTlsContext with trusted_ca and sni",
         ));
     }
-    Ok(ControlPlane { address, tls, mark: None, token_file: None })
+    Ok(ControlPlane { endpoints, tls, mark: None, token_file: None })
+}
+
+/// Addresses, or names where the cluster's type says that it has some.
+fn endpoints(cluster: &Cluster, path: &str) -> Result<Assignment, FieldError> {
+    let kind = match cluster.cluster_discovery_type {
+        Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(kind).ok(),
+        Some(ClusterDiscoveryType::ClusterType(_)) => None,
+        None => Some(DiscoveryType::Static),
+    };
+    let may_have_names = match kind {
+        Some(DiscoveryType::Static) => false,
+        Some(DiscoveryType::StrictDns | DiscoveryType::LogicalDns) => true,
+        _ => {
+            let problem = "the control plane itself tells no endpoints; use STATIC, or STRICT_DNS for a name";
+            return Err(FieldError::new(join(path, "type"), problem));
+        }
+    };
+    let path = join(path, "load_assignment");
+    let endpoints = match &cluster.load_assignment {
+        Some(message) => Assignment::compile(message, &path)?,
+        None => Assignment::default(),
+    };
+    if endpoints.names().chain(endpoints.addresses().map(|_| "")).next().is_none() {
+        return Err(FieldError::missing(join(&path, "endpoints"), "give the control plane's address"));
+    }
+    if let (false, Some(name)) = (may_have_names, endpoints.names().next()) {
+        let why = "is not an IP address, which a STATIC cluster needs";
+        return Err(FieldError::invalid(path, name, why, "give an address, or use type STRICT_DNS"));
+    }
+    Ok(endpoints)
 }
 
 fn tls(cluster: &Cluster, path: &str) -> Result<Option<ControlPlaneTls>, FieldError> {

@@ -56,10 +56,58 @@ fn a_sidecars_bootstrap_says_who_it_is_and_where_its_control_plane_is() {
     let Mode::Sidecar(sidecar) = bootstrap.mode else { panic!("it is a sidecar") };
     assert_eq!(sidecar.inbound_listener(), "inbound/shop/reviews-v1");
     assert_eq!(sidecar.trust_domain, "weft.local");
-    assert_eq!(sidecar.control_plane.address, "198.18.0.2:15012".parse().unwrap());
+    let addresses: Vec<SocketAddr> = sidecar.control_plane.endpoints.addresses().collect();
+    assert_eq!(addresses, ["198.18.0.2:15012".parse().unwrap()]);
     let tls = sidecar.control_plane.tls.unwrap();
     assert_eq!(tls.roots, Path::new("/etc/weft/roots.pem"));
     assert_eq!(tls.server_name.to_str(), "weft-control-plane");
+}
+
+#[test]
+fn a_control_plane_can_have_a_name() {
+    let named = SIDECAR.replace("address: 198.18.0.2", "address: weft-control-plane.weft-system.svc");
+    let refusal = refusal(&named);
+    let path =
+        "static_resources.clusters[0].load_assignment: `weft-control-plane.weft-system.svc` is not an IP address";
+    assert!(refusal.starts_with(path), "{refusal}");
+    let Mode::Sidecar(sidecar) = Bootstrap::parse(&named.replace("STATIC", "STRICT_DNS")).unwrap().mode else {
+        panic!("it is a sidecar")
+    };
+    let names: Vec<&str> = sidecar.control_plane.endpoints.names().collect();
+    assert_eq!(names, ["weft-control-plane.weft-system.svc"]);
+}
+
+#[test]
+fn what_injection_writes_is_what_the_proxy_takes() {
+    let pod = serde_json::json!({
+        "metadata": { "name": "reviews-1", "ownerReferences": [{ "kind": "StatefulSet", "name": "reviews", "controller": true }] },
+        "spec": { "serviceAccountName": "reviews", "containers": [{ "name": "app", "image": "a" }] },
+    });
+    let place = weft_inject::Place { namespace: "shop", enabled: true };
+    let Ok(weft_inject::Outcome::Injected(pod)) = weft_inject::inject(&pod, &place, &weft_inject::Settings::default())
+    else {
+        panic!("the pod is for the mesh")
+    };
+    let containers = pod["spec"]["initContainers"].as_array().unwrap();
+    let proxy = containers.iter().find(|container| container["name"] == "weft-proxy").unwrap();
+    let arguments = proxy["args"].as_array().unwrap().iter().map(|argument| {
+        let argument = argument.as_str().unwrap();
+        // What the kubelet does.
+        argument.replace("$(WEFT_NAMESPACE)", "shop").replace("$(WEFT_POD)", "reviews-1").into()
+    });
+    let Ok(Command::Run(Flags { config: Config::Inline(text), drain_seconds: 30, .. })) = Command::parse(arguments)
+    else {
+        panic!("{proxy}")
+    };
+    let Mode::Sidecar(sidecar) = Bootstrap::parse(&text).unwrap().mode else { panic!("it is a sidecar") };
+    assert_eq!((sidecar.pod.as_str(), sidecar.inbound_listener().as_str()), ("reviews-1", "inbound/shop/reviews"));
+    let names: Vec<&str> = sidecar.control_plane.endpoints.names().collect();
+    assert_eq!(names, ["weft-control-plane.weft-system.svc"]);
+    let mounts: Vec<&str> =
+        proxy["volumeMounts"].as_array().unwrap().iter().filter_map(|m| m["mountPath"].as_str()).collect();
+    for file in [&sidecar.token_file, &sidecar.state_dir, &sidecar.control_plane.tls.unwrap().roots] {
+        assert!(mounts.iter().any(|mount| file.starts_with(mount)), "{} is on no volume", file.display());
+    }
 }
 
 #[test]

@@ -85,6 +85,14 @@ impl Assignment {
         })
     }
 
+    /// The addresses, without the names.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.endpoints.iter().filter_map(|endpoint| match endpoint.location {
+            Location::Address(address) => Some(address),
+            Location::Name(..) => None,
+        })
+    }
+
     /// The assignment with every name replaced by its addresses, each an endpoint of its own.
     #[must_use]
     pub fn resolve(&self, lookup: impl Fn(&str) -> Vec<IpAddr>) -> Self {
