@@ -39,7 +39,7 @@ pub use fault::{Fault, FaultDecision};
 pub use overrides::FilterOverride;
 pub use rbac::{Peer, Rbac, Verdict};
 pub use retry::{Attempt, RetryPolicy};
-pub use route::{Action, ClusterChoice, Forward, Route};
+pub use route::{Action, ClusterChoice, Forward, IdleTimeout, Route};
 pub use table::RouteTable;
 pub use view::RequestView;
 pub use weft_xds::FieldError;

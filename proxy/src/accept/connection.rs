@@ -1,6 +1,6 @@
 //! A connection's life: inspect → choose a filter chain → terminate TLS → serve.
 
-use super::detect::{ClientHello, Protocol, Sniffed, read_some, sniff};
+use super::detect::{ClientHello, Protocol, Sniffed, read_some, sniff, speaks_http2};
 use crate::ads::Lookup;
 use crate::http::{RequestHead, Version};
 use crate::observe;
@@ -10,13 +10,14 @@ use crate::request::{Direction, Downstream, server_http1, server_http2};
 use crate::snapshot::{ChainBody, Codec, Criteria, FilterChain, HttpChain, Listener, Transport, UnknownDestination};
 use crate::stream::BoxIo;
 use crate::stream::prefixed::Prefixed;
-use crate::stream::sweep::Passed;
+use crate::stream::sweep::{Passed, race};
 use crate::stream::wire::Wire;
 use crate::tcp;
 use crate::tls;
 use crate::worker::Worker;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::debug;
 use weft_rules::view::NoRequest;
 use weft_xds::names::{ALPN_H2, ALPN_HTTP1, ALPN_TCP};
@@ -75,9 +76,12 @@ async fn refuse(worker: &Rc<Worker>, mut io: BoxIo, downstream: Downstream, answ
             };
             // A client that is gone needs no answer.
             let _ = local::send(&mut Reply::Http1(reply), &RequestHead::new(), &downstream, &answer).await;
-            let _ = wire.shutdown().await;
+            let deadline = worker.sweep.after(worker.settings().handshake_timeout);
+            let _ = deadline.race(wire.shutdown()).await;
         }
-        Ok(Sniffed::Protocol(Protocol::Http2)) => server_http2::refuse_all(io, received, &downstream, &answer).await,
+        Ok(Sniffed::Protocol(Protocol::Http2)) => {
+            server_http2::refuse_all(worker, io, received, &downstream, &answer).await
+        }
         _ => {}
     }
 }
@@ -325,13 +329,21 @@ async fn serve_http(
         (Codec::Http2, _) => Codec::Http2,
         (Codec::Auto, Some(spoken)) => spoken,
         (Codec::Auto, None) => {
-            let limit = chain.request_headers_timeout.or(chain.idle_timeout);
-            let deadline = limit.map(|limit| worker.sweep.after(limit));
-            match sniff(&mut io, &mut received, deadline.as_ref()).await {
-                Ok(Sniffed::Protocol(Protocol::Http2)) => Codec::Http2,
-                // What is no HTTP gets the codec's clear refusal.
-                Ok(Sniffed::Protocol(_)) => Codec::Http1,
-                Ok(Sniffed::Silent | Sniffed::Closed) | Err(_) => return,
+            // Before the first byte the connection idles; from then on a request is on its way.
+            let after = |limit: Option<Duration>| limit.map(|limit| worker.sweep.after(limit));
+            if received.is_empty()
+                && !matches!(
+                    race(after(chain.idle_timeout).as_ref(), read_some(&mut io, &mut received)).await,
+                    Ok(Ok(1..))
+                )
+            {
+                return;
+            }
+            let deadline = after(chain.head_timeout());
+            match speaks_http2(&mut io, &mut received, deadline.as_ref()).await {
+                Ok(Some(true)) => Codec::Http2,
+                Ok(Some(false)) => Codec::Http1,
+                Ok(None) | Err(_) => return,
             }
         }
     };

@@ -78,6 +78,35 @@ pub async fn sniff(io: &mut BoxIo, received: &mut Vec<u8>, budget: Option<&Deadl
     }
 }
 
+/// Whether a client that speaks HTTP speaks HTTP/2, by its first byte that is not of the preface. `None` when it closed without a byte,
+/// or `limit` passed.
+///
+/// # Errors
+/// When the transport fails.
+pub async fn speaks_http2(
+    io: &mut BoxIo,
+    received: &mut Vec<u8>,
+    limit: Option<&Deadline>,
+) -> io::Result<Option<bool>> {
+    loop {
+        let common = received.len().min(HTTP2_PREFACE.len());
+        if received[..common] != HTTP2_PREFACE[..common] {
+            return Ok(Some(false));
+        }
+        if common == HTTP2_PREFACE.len() {
+            return Ok(Some(true));
+        }
+        match race(limit, read_some(io, received)).await {
+            Ok(Ok(0)) if received.is_empty() => return Ok(None),
+            // The codec has a clear refusal for half a preface.
+            Ok(Ok(0)) => return Ok(Some(false)),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
 /// Receives some bytes onto the end of `buffer`; 0 at the end of the stream.
 pub async fn read_some(io: &mut BoxIo, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut chunk = [0u8; 4096];

@@ -3,18 +3,18 @@
 use super::failure::Failure;
 use super::life::Context;
 use super::reply::Reply;
-use super::timeout::RouteTimeout;
+use super::timeout::{Clock, FromTheEnd};
 use crate::http::{Fields, Framing, RequestHead, ResponseHead, convert};
 use crate::http1::{BodyDecoder, BodyEncoder, Limits, ParsedResponse, ResponseTo, encode_request};
 use crate::stream::body::{Body, Http1Body, Http2Body, Replay};
 use crate::stream::pump::{Pump, PumpError};
 use crate::stream::sink::{Sink, WriteError};
-use crate::stream::sweep::{Deadline, race};
 use crate::upstream::pool::{Http1Connection, Http2Connection, Lease, Target};
 use crate::upstream::{InFlight, Outcome};
 use crate::worker::Worker;
 use bytes::Bytes;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -30,9 +30,9 @@ pub struct Attempt<'a> {
     /// How its body is delimited.
     pub framing: Framing,
     /// When this attempt is over.
-    pub per_try: Option<&'a Deadline>,
+    pub per_try: Option<&'a FromTheEnd>,
     /// When the whole request is over.
-    pub timeout: Option<&'a RouteTimeout>,
+    pub clock: &'a Clock,
 }
 
 impl Attempt<'_> {
@@ -46,12 +46,19 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        match race(self.timeout.map(RouteTimeout::deadline), race(self.per_try, self.send(body, response, reply))).await
+        if self.clock.is_complete()
+            && let Some(per_try) = self.per_try
         {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Failure::PerTryTimeout),
-            Err(_) => Err(Failure::RouteTimeout),
+            per_try.begin();
         }
+        let mut sending = pin!(self.send(body, response, reply));
+        poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome),
+            Poll::Pending => {
+                self.clock.poll_attempt(self.per_try, cx).map(|over| Err(Failure::of_clock(over, self.clock)))
+            }
+        })
+        .await
     }
 
     async fn send(
@@ -84,11 +91,33 @@ impl Attempt<'_> {
         }
     }
 
-    /// The route's timeout runs from here.
+    /// The timeouts of the route and of the attempt run from here.
     fn request_complete(&self) {
-        if let Some(timeout) = self.timeout {
-            timeout.begin();
+        if !self.clock.is_complete()
+            && let Some(per_try) = self.per_try
+        {
+            per_try.begin();
         }
+        self.clock.request_complete();
+    }
+
+    /// Moves the request's body on, and lets the clock know.
+    fn pump(
+        &self,
+        pump: &mut Pump,
+        cx: &mut std::task::Context<'_>,
+        body: &mut Replay<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        let moved = pump.moved();
+        let pumped = pump.poll(cx, body, sink);
+        if pump.moved() != moved {
+            self.clock.moved();
+        }
+        if matches!(pumped, Poll::Ready(Ok(()))) {
+            self.request_complete();
+        }
+        pumped
     }
 
     async fn send_http1(
@@ -110,12 +139,11 @@ impl Attempt<'_> {
         let to = ResponseTo::request(self.request, self.request.fields.contains("upgrade"));
         let parsed = poll_fn(|cx| {
             if !pump.is_done() && broken.is_none() {
-                match pump.poll(cx, body, &mut sink) {
+                match self.pump(&mut pump, cx, body, &mut sink) {
                     Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Err(Failure::DownstreamGone)),
                     // It may have answered before it stopped reading: its answer decides.
                     Poll::Ready(Err(PumpError::Write(error))) => broken = Some(error),
-                    Poll::Ready(Ok(())) => self.request_complete(),
-                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
             }
             loop {
@@ -195,11 +223,10 @@ impl Attempt<'_> {
         let mut pump = Pump::resumed(ends || opens_tunnel);
         let received = poll_fn(|cx| {
             if !pump.is_done() {
-                match pump.poll(cx, body, &mut sink) {
+                match self.pump(&mut pump, cx, body, &mut sink) {
                     Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Err(Failure::DownstreamGone)),
                     // The answer, or the lack of one, says why it stopped reading.
-                    Poll::Ready(Err(PumpError::Write(_))) | Poll::Pending => {}
-                    Poll::Ready(Ok(())) => self.request_complete(),
+                    Poll::Ready(_) | Poll::Pending => {}
                 }
             }
             if let Poll::Ready(received) = std::pin::Pin::new(&mut answer).poll(cx) {

@@ -2,6 +2,7 @@
 
 use super::attempt::Answered;
 use super::local::Flag;
+use super::timeout::{Clock, Over};
 use crate::upstream::Outcome;
 use crate::upstream::pool::ConnectError;
 use std::fmt;
@@ -27,6 +28,16 @@ pub enum Failure {
     PerTryTimeout,
     /// The request's time was over.
     RouteTimeout,
+    /// Nothing moved for the stream's idle timeout.
+    Idle {
+        /// Whether the request had been received whole, so that the endpoint is to blame.
+        request_complete: bool,
+    },
+    /// The stream lived as long as a stream may.
+    StreamDuration {
+        /// As with [`Failure::Idle`].
+        request_complete: bool,
+    },
     /// The client is gone.
     DownstreamGone,
     /// The response is no valid HTTP.
@@ -52,6 +63,17 @@ impl Failure {
         Self::Reset { request_sent, reused: true, reason: error.to_string() }
     }
 
+    /// A limit that was reached.
+    pub(super) fn of_clock(over: Over, clock: &Clock) -> Self {
+        let request_complete = clock.is_complete();
+        match over {
+            Over::Route => Self::RouteTimeout,
+            Over::PerTry => Self::PerTryTimeout,
+            Over::Idle => Self::Idle { request_complete },
+            Over::Duration => Self::StreamDuration { request_complete },
+        }
+    }
+
     /// What the retry policy decides on.
     pub fn attempted(&self) -> weft_rules::Attempt {
         match self {
@@ -60,9 +82,13 @@ impl Failure {
             Self::Reset { request_sent, .. } => weft_rules::Attempt::Reset { request_sent: *request_sent },
             Self::PerTryTimeout => weft_rules::Attempt::PerTryTimeout,
             Self::Malformed(_) => weft_rules::Attempt::Reset { request_sent: true },
-            Self::Overflow | Self::RouteTimeout | Self::DownstreamGone | Self::Unconvertible(_) | Self::Response(_) => {
-                weft_rules::Attempt::Overflow
-            }
+            Self::Overflow
+            | Self::RouteTimeout
+            | Self::Idle { .. }
+            | Self::StreamDuration { .. }
+            | Self::DownstreamGone
+            | Self::Unconvertible(_)
+            | Self::Response(_) => weft_rules::Attempt::Overflow,
         }
     }
 
@@ -77,6 +103,8 @@ impl Failure {
             | Self::DownstreamGone
             | Self::Unconvertible(_)
             | Self::Overflow
+            | Self::Idle { .. }
+            | Self::StreamDuration { .. }
             | Self::Response(_) => Outcome::Cancelled,
             Self::Reset { .. } | Self::Malformed(_) => Outcome::Reset,
         }
@@ -84,7 +112,14 @@ impl Failure {
 
     /// Whether another attempt cannot help.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::RouteTimeout | Self::DownstreamGone | Self::Unconvertible(_))
+        matches!(
+            self,
+            Self::RouteTimeout
+                | Self::Idle { .. }
+                | Self::StreamDuration { .. }
+                | Self::DownstreamGone
+                | Self::Unconvertible(_)
+        )
     }
 
     /// Whether the request should be sent again at once on a new connection, which is no attempt of its own: this one failed
@@ -113,6 +148,9 @@ impl Failure {
     pub fn status(&self) -> u16 {
         match self {
             Self::PerTryTimeout | Self::RouteTimeout => 504,
+            // As Envoy: the client is to blame as long as it owes a part of its request.
+            Self::Idle { request_complete: false } | Self::StreamDuration { request_complete: false } => 408,
+            Self::Idle { .. } | Self::StreamDuration { .. } => 504,
             Self::Malformed(_) => 502,
             Self::Unconvertible(_) => 400,
             _ => 503,
@@ -127,6 +165,8 @@ impl Failure {
                 Flag::UpstreamReset
             }
             Self::PerTryTimeout | Self::RouteTimeout => Flag::Timeout,
+            Self::Idle { .. } => Flag::StreamIdle,
+            Self::StreamDuration { .. } => Flag::StreamDuration,
             Self::DownstreamGone => Flag::DownstreamClosed,
             Self::Unconvertible(_) => Flag::Malformed,
             Self::Overflow => Flag::Overflow,
@@ -157,6 +197,9 @@ impl fmt::Display for Failure {
             Self::Reset { reason, .. } => write!(f, "{reason}"),
             Self::PerTryTimeout => f.write_str("no response within the attempt's timeout"),
             Self::RouteTimeout => f.write_str("no response within the route's timeout"),
+            Self::Idle { request_complete: false } => f.write_str("the rest of the request did not come"),
+            Self::Idle { .. } => f.write_str("nothing moved within the stream's idle timeout"),
+            Self::StreamDuration { .. } => f.write_str("the stream outlived its longest duration"),
             Self::DownstreamGone => f.write_str("the client went away"),
             Self::Malformed(reason) => write!(f, "malformed response: {reason}"),
             Self::Unconvertible(reason) => {

@@ -8,23 +8,24 @@ use super::local::{self, Flag, LocalReply, UNDELIVERED};
 use super::record::Record;
 use super::relay::{Relay, Relayed};
 use super::reply::Reply;
-use super::timeout::RouteTimeout;
+use super::timeout::{Clock, FromTheEnd, Over};
 use super::{Direction, Downstream};
 use crate::http::{Framing, RequestHead, ResponseHead, convert};
 use crate::http1::strip_hop_by_hop;
 use crate::observe::RetryOutcome;
 use crate::snapshot::{HttpChain, RouteSource};
-use crate::stream::body::{Body, Replay, Source};
+use crate::stream::body::{Body, Replay, Source, drain};
 use crate::stream::pump::Pump;
-use crate::stream::sweep::race;
 use crate::upstream::pool::Target;
 use crate::upstream::{Cluster, Tried};
 use crate::worker::Worker;
+use futures_util::FutureExt;
 use std::borrow::Cow;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
-use weft_rules::{Action, ClusterChoice, Forward, Route};
+use weft_rules::{Action, ClusterChoice, Forward, IdleTimeout, Route};
 
 /// How much of a request's body is kept for retries.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -62,14 +63,15 @@ pub async fn serve(
     let _busy = cx.worker.drain.busy();
     let mut record = Record::begin(cx, request);
     let mut body = Replay::new(body, REPLAY_LIMIT);
+    let mut clock = Clock::new(&cx.worker.sweep, cx.chain.stream_idle_timeout);
     if let Err(answer) = edge::admit(cx.chain, request) {
-        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+        return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
     }
 
     // Match.
     let Some(route) = find_route(cx, request) else {
         let answer = LocalReply::new(404, Flag::NoRoute, "no route matches this request\n");
-        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+        return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
     };
     record.route(&route);
 
@@ -77,7 +79,9 @@ pub async fn serve(
     for filter in &cx.chain.filters {
         match filters::apply(filter, cx, &route, request).await {
             Verdict::Continue => {}
-            Verdict::Respond(answer) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
+            Verdict::Respond(answer) => {
+                return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
+            }
         }
     }
     let forward = match &route.action {
@@ -91,12 +95,12 @@ pub async fn serve(
                 undelivered: false,
             }
             .with_field("location", redirect.location(request));
-            return respond(cx, request, &mut body, reply, &mut record, answer).await;
+            return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
         }
         Action::Direct { status, body: text } => {
             let text = String::from_utf8_lossy(text).into_owned();
             let answer = LocalReply { status: *status, flag: None, body: text, fields: Vec::new(), undelivered: false };
-            return respond(cx, request, &mut body, reply, &mut record, answer).await;
+            return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
         }
     };
 
@@ -105,31 +109,37 @@ pub async fn serve(
     let Some(cluster) = cx.worker.store().cluster(&choice.name) else {
         let text = format!("cluster {} is not configured\n", choice.name);
         let answer = LocalReply::new(forward.cluster_not_found_status, Flag::NoCluster, text);
-        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+        return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
     };
     record.cluster(&cluster);
     let upgrade = match prepare(cx, forward, choice, request) {
         Ok(upgrade) => upgrade,
-        Err(answer) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
+        Err(answer) => return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await,
     };
     let Ok(_permit) = cluster.breaker().request() else {
         let text = format!("{} has too many requests under way\n", cluster.name());
         let answer = LocalReply::new(503, Flag::Overflow, text).undelivered();
-        return respond(cx, request, &mut body, reply, &mut record, answer).await;
+        return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
     };
-    let timeout = forward.timeout.map(|after| RouteTimeout::new(&cx.worker.sweep, after));
-    if framing.is_empty()
-        && let Some(timeout) = &timeout
-    {
-        timeout.begin();
+    clock.set_timeout(&cx.worker.sweep, forward.timeout);
+    if let Some(idle) = forward.idle_timeout {
+        let idle = match idle {
+            IdleTimeout::After(idle) => Some(idle),
+            IdleTimeout::Never => None,
+        };
+        clock.set_idle(&cx.worker.sweep, idle);
+    }
+    if framing.is_empty() {
+        clock.request_complete();
     }
     let mut response = ResponseHead::new();
     let sent =
-        send(cx, forward, &cluster, request, framing, &mut body, &mut response, reply, timeout.as_ref(), &mut record)
-            .await;
+        send(cx, &clock, forward, &cluster, request, framing, &mut body, &mut response, reply, &mut record).await;
     let mut answered = match sent {
         Ok(answered) => answered,
-        Err(Stopped::Answer(answer)) => return respond(cx, request, &mut body, reply, &mut record, answer).await,
+        Err(Stopped::Answer(answer)) => {
+            return respond(cx, &clock, request, &mut body, reply, &mut record, answer).await;
+        }
         Err(Stopped::DownstreamGone) => {
             record.finish_broken(Flag::DownstreamClosed);
             return Finished::Broken;
@@ -137,6 +147,7 @@ pub async fn serve(
     };
 
     // Hand the response on.
+    clock.moved();
     record.response(&response);
     believe_undelivered_only_from_peers(cx, &answered, &mut response);
     choice.response_headers.apply(&mut response.fields);
@@ -146,8 +157,7 @@ pub async fn serve(
     } else {
         body.stop_recording();
     }
-    let finished =
-        hand_on(cx, &mut answered, &mut body, &mut response, reply, is_tunnel, timeout.as_ref(), &mut record).await;
+    let finished = hand_on(&clock, &mut answered, &mut body, &mut response, reply, is_tunnel, &mut record).await;
     if finished != Finished::Broken {
         answered.give_back(cx.worker);
     }
@@ -220,6 +230,7 @@ enum Stopped {
 #[allow(clippy::too_many_arguments)]
 async fn send(
     cx: &Context<'_>,
+    clock: &Clock,
     forward: &Forward,
     cluster: &Arc<Cluster>,
     request: &RequestHead,
@@ -227,7 +238,6 @@ async fn send(
     body: &mut Replay<'_>,
     response: &mut ResponseHead,
     reply: &mut Reply<'_>,
-    timeout: Option<&RouteTimeout>,
     record: &mut Record<'_>,
 ) -> Result<Answered, Stopped> {
     let retry = forward.retry.as_ref().filter(|policy| policy.applies_to(request));
@@ -243,10 +253,11 @@ async fn send(
             }
         };
         record.target(&target);
-        let per_try = retry.and_then(|policy| policy.per_try_timeout).map(|timeout| cx.worker.sweep.after(timeout));
+        let per_try = retry.and_then(|policy| policy.per_try_timeout);
+        let per_try = per_try.map(|after| FromTheEnd::new(&cx.worker.sweep, after));
         let started = Instant::now();
         let in_flight = target.endpoint().map(|endpoint| endpoint.begin());
-        let attempt = Attempt { cx, target: &target, request, framing, per_try: per_try.as_ref(), timeout };
+        let attempt = Attempt { cx, target: &target, request, framing, per_try: per_try.as_ref(), clock };
         let outcome = attempt.run(body, response, reply).await;
         drop(retry_permit.take());
         let (attempted, failure) = match outcome {
@@ -297,8 +308,9 @@ async fn send(
         body.rewind();
         if let Some(policy) = retry {
             let pause = policy.backoff(retries, cx.worker.random());
-            if race(timeout.map(RouteTimeout::deadline), tokio::time::sleep(pause)).await.is_err() {
-                return Err(Stopped::Answer(timed_out(cluster)));
+            match clock.race(pin!(tokio::time::sleep(pause))).await {
+                Ok(()) => {}
+                Err(over) => return Failure::of_clock(over, clock).into_answer(cluster, &target, false),
             }
         }
     }
@@ -357,13 +369,12 @@ fn believe_undelivered_only_from_peers(cx: &Context<'_>, answered: &Answered, re
 /// Relays both bodies to their ends.
 #[allow(clippy::too_many_arguments)]
 async fn hand_on(
-    cx: &Context<'_>,
+    clock: &Clock,
     answered: &mut Answered,
     body: &mut Replay<'_>,
     response: &mut ResponseHead,
     reply: &mut Reply<'_>,
     is_tunnel: bool,
-    timeout: Option<&RouteTimeout>,
     record: &mut Record<'_>,
 ) -> Finished {
     let framing = answered.framing(response);
@@ -378,21 +389,15 @@ async fn hand_on(
             return Finished::Broken;
         }
     };
-    let idle = cx.chain.stream_idle_timeout;
-    let idle_deadline = idle.map(|idle| cx.worker.sweep.after(idle));
     let mut relay = Relay {
         request: (body, &mut upstream, &mut request_pump),
         response: (&mut source, &mut sink, &mut response_pump),
-        request_complete: &|| {
-            if let Some(timeout) = timeout {
-                timeout.begin();
-            }
-        },
+        clock,
         is_tunnel,
     };
-    let relayed = match timeout.filter(|_| !is_tunnel) {
-        Some(timeout) => timeout.deadline().race(relay.run(idle.zip(idle_deadline.as_ref()))).await,
-        None => Ok(relay.run(idle.zip(idle_deadline.as_ref())).await),
+    let relayed = {
+        let relaying = pin!(relay.run());
+        if is_tunnel { clock.race_stream(relaying).await } else { clock.race(relaying).await }
     };
     record.bytes(request_pump.moved(), response_pump.moved());
     record.trailers(&source);
@@ -421,8 +426,9 @@ async fn hand_on(
             tracing::debug!(%reason, "upstream broke its response");
             Flag::UpstreamReset
         }
-        Ok(Relayed::Idle) => Flag::StreamIdle,
-        Err(_) => Flag::Timeout,
+        Err(Over::Idle) => Flag::StreamIdle,
+        Err(Over::Duration) => Flag::StreamDuration,
+        Err(Over::Route | Over::PerTry) => Flag::Timeout,
     };
     // The head is out, so the only way to say that the rest will not come is to break the stream.
     let reason = if flag == Flag::DownstreamClosed { h2::Reason::CANCEL } else { h2::Reason::INTERNAL_ERROR };
@@ -435,6 +441,7 @@ async fn hand_on(
 /// Answers in the upstream's place.
 async fn respond(
     cx: &Context<'_>,
+    clock: &Clock,
     request: &RequestHead,
     body: &mut Replay<'_>,
     reply: &mut Reply<'_>,
@@ -442,13 +449,24 @@ async fn respond(
     answer: LocalReply,
 ) -> Finished {
     record.local(&answer);
-    match local::send(reply, request, cx.downstream, &answer).await {
-        Ok(()) => {
+    // A short body has come with its head: the connection stays usable when it is read.
+    let request_read = drain(body.inner(), REPLAY_LIMIT).now_or_never().unwrap_or(false);
+    if !request_read {
+        reply.close();
+    }
+    clock.moved();
+    let sent = pin!(local::send(reply, request, cx.downstream, &answer));
+    match clock.race_stream(sent).await {
+        Ok(Ok(())) => {
             record.finish();
-            Finished::Complete { request_read: body.inner().has_ended() }
+            Finished::Complete { request_read }
+        }
+        Ok(Err(_)) => {
+            record.finish_broken(Flag::DownstreamClosed);
+            Finished::Broken
         }
         Err(_) => {
-            record.finish_broken(Flag::DownstreamClosed);
+            record.finish_broken(Flag::StreamIdle);
             Finished::Broken
         }
     }

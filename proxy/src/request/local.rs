@@ -39,6 +39,8 @@ pub enum Flag {
     Malformed,
     /// The stream was idle for too long.
     StreamIdle,
+    /// The stream lived for too long.
+    StreamDuration,
 }
 
 impl Flag {
@@ -60,6 +62,7 @@ impl Flag {
             Self::DownstreamClosed => "DC",
             Self::Malformed => "DPE",
             Self::StreamIdle => "SI",
+            Self::StreamDuration => "UMSDR",
         }
     }
 }
@@ -113,7 +116,7 @@ pub async fn send(
     let framing = if is_grpc {
         head.set_status(200);
         head.fields.append(b"content-type", b"application/grpc");
-        head.fields.append(b"grpc-status", grpc_status(answer.status).to_string().as_bytes());
+        head.fields.append(b"grpc-status", grpc_status(answer).to_string().as_bytes());
         head.fields.append(b"grpc-message", percent_encode(&answer.body).as_bytes());
         match reply {
             Reply::Http1(_) => Framing::Length(0),
@@ -170,9 +173,11 @@ fn write_whole(sink: &mut Sink<'_>, body: &[u8]) -> Result<(), WriteError> {
     }
 }
 
-/// The mapping of the gRPC specification ("HTTP to gRPC Status Code Mapping").
-fn grpc_status(status: u16) -> u16 {
-    match status {
+/// The mapping of the gRPC specification ("HTTP to gRPC Status Code Mapping"), but for what we know better: a time limit is
+/// DEADLINE_EXCEEDED, not the UNAVAILABLE that callers take for an invitation to try again.
+fn grpc_status(answer: &LocalReply) -> u16 {
+    match answer.status {
+        _ if matches!(answer.flag, Some(Flag::Timeout | Flag::StreamIdle | Flag::StreamDuration)) => 4,
         400 => 13,
         401 => 16,
         403 => 7,

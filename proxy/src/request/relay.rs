@@ -1,13 +1,11 @@
 //! Both bodies of an exchange, at the same time, to their ends.
 
+use super::timeout::Clock;
 use crate::stream::body::{ReadError, Source};
 use crate::stream::pump::{Pump, PumpError};
 use crate::stream::sink::{Sink, WriteError};
-use crate::stream::sweep::Deadline;
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// How relaying ended.
 #[derive(Debug)]
@@ -18,8 +16,6 @@ pub enum Relayed {
     DownstreamGone,
     /// The upstream broke the response, or does not take the request.
     UpstreamBroke(String),
-    /// Nothing moved for too long.
-    Idle,
 }
 
 /// The two directions of one exchange.
@@ -28,26 +24,24 @@ pub struct Relay<'x, 's, Q, P> {
     pub request: (&'x mut Q, &'x mut Sink<'s>, &'x mut Pump),
     /// The response's body.
     pub response: (&'x mut P, &'x mut Sink<'s>, &'x mut Pump),
-    /// Called once the request is complete.
-    pub request_complete: &'x dyn Fn(),
+    /// Told what moves, and when the request is complete.
+    pub clock: &'x Clock,
     /// After a protocol switch both directions run to their ends, and an end is passed on as a half-close.
     pub is_tunnel: bool,
 }
 
 impl<Q: Source, P: Source> Relay<'_, '_, Q, P> {
-    /// Moves both bodies until the exchange is over. `idle` is the longest time without a byte in either direction, watched
-    /// by `deadline`.
-    pub async fn run(&mut self, idle: Option<(Duration, &Deadline)>) -> Relayed {
-        let Some((idle, deadline)) = idle else { return poll_fn(|cx| self.poll(cx)).await };
-        loop {
+    /// Moves both bodies until the exchange is over.
+    pub async fn run(&mut self) -> Relayed {
+        poll_fn(|cx| {
             let moved = self.moved();
-            deadline.reset(Instant::now() + idle);
-            match deadline.race(poll_fn(|cx| self.poll(cx))).await {
-                Ok(relayed) => return relayed,
-                Err(_) if self.moved() == moved => return Relayed::Idle,
-                Err(_) => {}
+            let relayed = self.poll(cx);
+            if self.moved() != moved {
+                self.clock.moved();
             }
-        }
+            relayed
+        })
+        .await
     }
 
     fn moved(&self) -> u64 {
@@ -59,7 +53,7 @@ impl<Q: Source, P: Source> Relay<'_, '_, Q, P> {
         let request = if pump.is_done() { Poll::Ready(Ok(())) } else { pump.poll(cx, *source, sink) };
         let request_done = match request {
             Poll::Ready(Ok(())) => {
-                (self.request_complete)();
+                self.clock.request_complete();
                 true
             }
             Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Relayed::DownstreamGone),

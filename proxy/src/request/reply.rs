@@ -63,6 +63,13 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// The connection cannot carry another request: part of this one was not read. Says so in the head that is yet to come.
+    pub fn close(&mut self) {
+        if let Self::Http1(reply) = self {
+            reply.keep_alive = false;
+        }
+    }
+
     /// Sends the final head and gives the sink for a body that arrives framed as `framing`.
     ///
     /// # Errors

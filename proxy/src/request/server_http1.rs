@@ -45,7 +45,15 @@ pub async fn serve(
             Next::Request(parsed) => parsed,
             Next::Closed => break,
             Next::Refused(error) => {
-                refuse(&cx, &mut wire, &head, &error).await;
+                debug!(source = %downstream.source, %error, "request refused");
+                let answer = LocalReply::new(error.status(), Flag::Malformed, error.to_string());
+                refuse(&cx, &mut wire, &head, &answer).await;
+                break;
+            }
+            Next::Late => {
+                debug!(source = %downstream.source, "the rest of a request's head did not come");
+                let text = "the rest of the request's head did not come in time\n";
+                refuse(&cx, &mut wire, &RequestHead::new(), &LocalReply::new(408, Flag::StreamIdle, text)).await;
                 break;
             }
         };
@@ -58,14 +66,17 @@ pub async fn serve(
         }
         wire.shrink();
     }
-    // The peer may be gone already.
-    let _ = wire.shutdown().await;
+    // The peer may be gone already, or not read what is left to send.
+    let deadline = worker.sweep.after(chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
+    let _ = deadline.race(wire.shutdown()).await;
 }
 
 enum Next {
     Request(Parsed),
     Closed,
     Refused(HeadError),
+    /// Its time is over.
+    Late,
 }
 
 async fn read_head(
@@ -75,9 +86,12 @@ async fn read_head(
     head: &mut RequestHead,
 ) -> Next {
     let mut reader = wire.reader();
-    let mut waited_for_first_byte = !reader.bytes().is_empty();
+    // One limit for the whole head, whatever drips in meanwhile.
+    let after = |limit: Option<Duration>| limit.map(|limit| cx.worker.sweep.after(limit));
+    let mut begun = !reader.bytes().is_empty();
+    let mut deadline = None;
     loop {
-        if !reader.bytes().is_empty() {
+        if begun {
             match decoder.decode(reader.bytes(), head) {
                 Ok(Some(parsed)) => {
                     reader.consume(parsed.consumed);
@@ -87,23 +101,25 @@ async fn read_head(
                 Err(error) => return Next::Refused(error),
             }
         }
-        let limit = if waited_for_first_byte { cx.chain.request_headers_timeout } else { cx.chain.idle_timeout };
-        let deadline = limit.map(|limit| cx.worker.sweep.after(limit));
+        if deadline.is_none() {
+            deadline = after(if begun { cx.chain.head_timeout() } else { cx.chain.idle_timeout });
+        }
         match race(deadline.as_ref(), reader.fill()).await {
-            Ok(Ok(true)) => waited_for_first_byte = true,
+            Ok(Ok(true)) if begun => {}
+            Ok(Ok(true)) => (begun, deadline) = (true, None),
             Ok(Ok(false)) | Ok(Err(_)) => {
                 if !reader.bytes().is_empty() {
                     debug!(source = %cx.downstream.source, "connection closed inside a request head");
                 }
                 return Next::Closed;
             }
+            Err(_) if begun => return Next::Late,
             Err(_) => return Next::Closed,
         }
     }
 }
 
-async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, error: &HeadError) {
-    debug!(source = %cx.downstream.source, %error, "request refused");
+async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, answer: &LocalReply) {
     let mut reply = Reply::Http1(Http1Reply {
         writer: wire.writer(),
         version: Version::Http11,
@@ -111,12 +127,24 @@ async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, err
         keep_alive: false,
         trailers: false,
     });
-    let answer = LocalReply::new(error.status(), Flag::Malformed, error.to_string());
-    // The client may be gone already.
-    let _ = local::send(&mut reply, head, cx.downstream, &answer).await;
-    let mut rest = Body::Http1(Http1Body::new(wire.reader(), BodyDecoder::new(Framing::UntilClose, Limits::default())));
     let deadline = cx.worker.sweep.after(cx.chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
-    let _ = deadline.race(drain(&mut rest, MAX_DRAINED)).await;
+    // The client may be gone already.
+    let _ = deadline.race(local::send(&mut reply, head, cx.downstream, answer)).await;
+    linger(cx, wire).await;
+}
+
+/// Closes a connection of which not everything was read: closing the socket at once would reset it, and the client would lose the
+/// answer.
+async fn linger(cx: &life::Context<'_>, wire: &mut Wire) {
+    let deadline = cx.worker.sweep.after(cx.chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
+    let _ = deadline
+        .race(async {
+            if wire.shutdown().await.is_ok() {
+                let rest = Http1Body::new(wire.reader(), BodyDecoder::new(Framing::UntilClose, Limits::default()));
+                drain(&mut Body::Http1(rest), MAX_DRAINED).await;
+            }
+        })
+        .await;
 }
 
 /// Serves one request; whether the connection can carry another.
@@ -125,7 +153,8 @@ async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHe
     if parsed.expect_continue && !cx.chain.proxy_100_continue {
         head.fields.remove("expect");
         writer.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        if writer.flush().await.is_err() {
+        let deadline = cx.chain.stream_idle_timeout.map(|idle| cx.worker.sweep.after(idle));
+        if !matches!(race(deadline.as_ref(), writer.flush()).await, Ok(Ok(()))) {
             return false;
         }
     }
@@ -144,13 +173,7 @@ async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHe
     match finished {
         life::Finished::Complete { request_read: true } => keep_alive,
         life::Finished::Complete { request_read: false } => {
-            // Closing a socket with unread data resets it, and the client would lose the answer.
-            let deadline = cx.worker.sweep.after(cx.chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
-            let mut rest =
-                Body::Http1(Http1Body::new(reader, BodyDecoder::new(Framing::UntilClose, Limits::default())));
-            if !keep_alive || parsed.framing.is_empty() {
-                let _ = deadline.race(drain(&mut rest, MAX_DRAINED)).await;
-            }
+            linger(cx, wire).await;
             false
         }
         life::Finished::Broken => false,

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
 use tracing::debug;
 
 /// Streams a peer may open and reset before they are served; more is a rapid-reset flood (CVE-2023-44487) and closes the
@@ -26,6 +28,10 @@ const MAX_ERROR_RESETS: usize = 200;
 
 /// Bytes that wait to be sent on a stream whose peer does not read its connection.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long a client that has been told to go, and has nothing under way, may leave what is sent to it unread. It is
+/// looked at this often, so the last byte may be twice as long ago.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves all requests of a connection, until the peer closes or a drain has let the last one finish.
 pub async fn serve(
@@ -48,7 +54,9 @@ pub async fn serve(
     if chain.h2.allow_connect {
         builder.enable_connect_protocol();
     }
-    let handshake = builder.handshake::<_, Bytes>(Guarded::new(Prefixed::new(io, received)));
+    let io = Guarded::new(Prefixed::new(io, received));
+    let written = io.written();
+    let handshake = builder.handshake::<_, Bytes>(io);
     let timeout = worker.sweep.after(worker.settings().handshake_timeout);
     let mut connection = match timeout.race(handshake).await {
         Ok(Ok(connection)) => connection,
@@ -57,37 +65,49 @@ pub async fn serve(
     };
     drop(timeout);
 
-    let active = Rc::new(Cell::new(0usize));
-    let mut draining = false;
+    let streams = Rc::new(Streams::default());
+    let mut leaving = false;
     let mut drain = worker.drain.clone();
     loop {
-        let idle = chain.idle_timeout.filter(|_| active.get() == 0).map(|idle| worker.sweep.after(idle));
+        let is_quiet = streams.open.get() == 0;
+        let limit = if leaving { Some(FAREWELL) } else { chain.idle_timeout };
+        let quiet_for = limit.filter(|_| is_quiet).map(|limit| worker.sweep.after(limit));
+        let written_before = written.get();
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
-            () = drain.started(), if !draining => {
-                draining = true;
+            () = drain.started(), if !leaving => {
+                leaving = true;
                 // The first GOAWAY names no stream, so requests under way are still taken (RFC 9113 §6.8).
                 connection.graceful_shutdown();
                 continue;
             }
-            _ = wait(idle.as_ref()) => {
+            () = streams.all_ended.notified(), if !is_quiet => continue,
+            _ = wait(quiet_for.as_ref()) => {
                 // The check and the shutdown happen in one poll: no stream can slip in between.
-                if active.get() == 0 { connection.graceful_shutdown(); }
+                if streams.open.get() > 0 {
+                    continue;
+                }
+                if !leaving {
+                    leaving = true;
+                    connection.graceful_shutdown();
+                } else if written.get() == written_before {
+                    return debug!(source = %downstream.source, "a client that does not close is closed");
+                }
                 continue;
             }
         };
         match accepted {
             Some(Ok((_, mut respond))) if !chosen.refresh(&worker, &downstream, &mut chain) => {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
+                leaving = true;
                 connection.graceful_shutdown();
             }
             Some(Ok((request, respond))) => {
-                active.set(active.get() + 1);
                 let stream = Stream {
                     worker: worker.clone(),
                     chain: chain.clone(),
                     downstream: downstream.clone(),
-                    active: Active(active.clone()),
+                    _open: streams.open(),
                 };
                 tokio::task::spawn_local(stream.serve(request, respond));
             }
@@ -100,9 +120,16 @@ pub async fn serve(
     }
 }
 
-/// Answers every stream of a connection the same way, until the client closes.
-pub async fn refuse_all(io: BoxIo, received: Vec<u8>, downstream: &Downstream, answer: &LocalReply) {
-    let Ok(mut connection) = h2::server::handshake(Prefixed::new(io, received)).await else { return };
+/// Answers every stream of a connection the same way, until the client closes or the time for a handshake is over.
+pub async fn refuse_all(worker: &Worker, io: BoxIo, received: Vec<u8>, downstream: &Downstream, answer: &LocalReply) {
+    let deadline = worker.sweep.after(worker.settings().handshake_timeout);
+    // What has not been answered by then is reset by the close.
+    let _ = deadline.race(refuse_each(io, received, downstream, answer)).await;
+}
+
+async fn refuse_each(io: BoxIo, received: Vec<u8>, downstream: &Downstream, answer: &LocalReply) {
+    let io = Guarded::new(Prefixed::new(io, received));
+    let Ok(mut connection) = h2::server::handshake(io).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (parts, _) = request.into_parts();
         let mut head = RequestHead::new();
@@ -128,20 +155,38 @@ struct Stream {
     worker: Rc<Worker>,
     chain: Arc<HttpChain>,
     downstream: Rc<Downstream>,
-    active: Active,
+    _open: Open,
 }
 
-struct Active(Rc<Cell<usize>>);
+/// The streams of a connection that are being served.
+#[derive(Default)]
+struct Streams {
+    open: Cell<usize>,
+    all_ended: Notify,
+}
 
-impl Drop for Active {
+impl Streams {
+    fn open(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        Open(self.clone())
+    }
+}
+
+/// Counts one stream as open.
+struct Open(Rc<Streams>);
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        let left = self.0.open.get() - 1;
+        self.0.open.set(left);
+        if left == 0 {
+            self.0.all_ended.notify_one();
+        }
     }
 }
 
 impl Stream {
     async fn serve(self, request: ::http::Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>) {
-        let _active = &self.active;
         let (parts, stream) = request.into_parts();
         let mut head = RequestHead::new();
         let mut reply = Reply::Http2(respond);

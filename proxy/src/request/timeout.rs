@@ -1,36 +1,171 @@
-//! A route's timeout (`RouteAction.timeout`): from the end of the request to the end of its response.
+//! What ends a request whose time is over, whoever is to blame.
+//!
+//! | limit | runs from | and is answered, while there is no head yet |
+//! |---|---|---|
+//! | route's `timeout` | the end of the request | 504 |
+//! | `per_try_timeout` | the end of the request, or the attempt's begin if that is later | 504, or another attempt |
+//! | `stream_idle_timeout` | the last byte of a body, either way | 408, or 504 if the request is complete |
+//! | `max_stream_duration` | the begin of the stream | 408, or 504 if the request is complete |
 
-use crate::stream::sweep::{Deadline, Sweep};
+use crate::stream::sweep::{Deadline, Passed, Sweep};
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Longer than any request is waited for while its timeout has not begun.
+/// Longer than any request is waited for while a limit has not begun.
 const NOT_YET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A timeout that begins when the request has been received whole: an upload may take as long as it likes. Further attempts
-/// share it.
-pub struct RouteTimeout {
-    deadline: Deadline,
-    after: Duration,
-    began: Cell<bool>,
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The route's.
+    Route,
+    /// The attempt's own.
+    PerTry,
+    /// Nothing moved for too long.
+    Idle,
+    /// The stream lived too long.
+    Duration,
 }
 
-impl RouteTimeout {
-    /// A timeout that has not begun.
-    pub fn new(sweep: &Sweep, after: Duration) -> Self {
-        Self { deadline: sweep.after(NOT_YET), after, began: Cell::new(false) }
+/// The limits of one request.
+pub struct Clock {
+    complete: Cell<bool>,
+    route: Option<FromTheEnd>,
+    idle: Idle,
+    longest: Option<Deadline>,
+}
+
+impl Clock {
+    /// A request that has just begun, and of whose route nothing is known yet: only `idle`, the longest time without a byte in either
+    /// direction, limits it.
+    pub fn new(sweep: &Sweep, idle: Option<Duration>) -> Self {
+        Self { complete: Cell::new(false), route: None, idle: Idle::new(sweep, idle), longest: None }
     }
 
-    /// The request is complete. Only the first call counts.
-    pub fn begin(&self) {
-        if !self.began.replace(true) {
-            self.deadline.reset(Instant::now() + self.after);
+    /// The route's own limit to idleness, in the place of the listener's.
+    pub fn set_idle(&mut self, sweep: &Sweep, idle: Option<Duration>) {
+        self.idle = Idle::new(sweep, idle);
+    }
+
+    /// The route's timeout. It begins when the request has been received whole: an upload may take as long as it likes. All attempts
+    /// share it.
+    pub fn set_timeout(&mut self, sweep: &Sweep, timeout: Option<Duration>) {
+        self.route = timeout.map(|after| FromTheEnd::new(sweep, after));
+    }
+
+    /// The longest life of the whole stream.
+    pub fn set_longest(&mut self, sweep: &Sweep, longest: Option<Duration>) {
+        self.longest = longest.map(|longest| sweep.after(longest));
+    }
+
+    /// The request has been received whole. Only the first call counts.
+    pub fn request_complete(&self) {
+        if !self.complete.replace(true)
+            && let Some(route) = &self.route
+        {
+            route.begin();
         }
     }
 
-    /// Passes when the time is over.
-    pub fn deadline(&self) -> &Deadline {
-        &self.deadline
+    /// Whether the request has been received whole.
+    pub fn is_complete(&self) -> bool {
+        self.complete.get()
+    }
+
+    /// Something moved, one way or the other.
+    pub fn moved(&self) {
+        self.idle.last.set(Instant::now());
+    }
+
+    /// Runs `future` until it ends or one of the limits is reached. The future is asked first, so one that is done in time is never
+    /// reported as late.
+    pub async fn race<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Over> {
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll_over(cx).map(Err),
+        })
+        .await
+    }
+
+    /// As [`Clock::race`], without the route's timeout: for a tunnel, whose bytes have no end that it could wait for, and for an answer
+    /// that says that it is over.
+    pub async fn race_stream<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Over> {
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll_stream_over(cx).map(Err),
+        })
+        .await
+    }
+
+    /// As [`Clock::race`], for one attempt: ready also when the attempt's own limit is reached.
+    pub fn poll_attempt(&self, per_try: Option<&FromTheEnd>, cx: &mut Context<'_>) -> Poll<Over> {
+        if per_try.is_some_and(|per_try| per_try.deadline.poll_passed(cx).is_ready()) {
+            return Poll::Ready(Over::PerTry);
+        }
+        self.poll_over(cx)
+    }
+
+    fn poll_over(&self, cx: &mut Context<'_>) -> Poll<Over> {
+        if self.route.as_ref().is_some_and(|route| route.deadline.poll_passed(cx).is_ready()) {
+            return Poll::Ready(Over::Route);
+        }
+        self.poll_stream_over(cx)
+    }
+
+    fn poll_stream_over(&self, cx: &mut Context<'_>) -> Poll<Over> {
+        if self.longest.as_ref().is_some_and(|longest| longest.poll_passed(cx).is_ready()) {
+            return Poll::Ready(Over::Duration);
+        }
+        self.idle.poll_passed(cx).map(|Passed| Over::Idle)
+    }
+}
+
+/// A limit that begins when the request has been received whole.
+pub struct FromTheEnd {
+    deadline: Deadline,
+    after: Duration,
+}
+
+impl FromTheEnd {
+    /// A limit that has not begun.
+    pub fn new(sweep: &Sweep, after: Duration) -> Self {
+        Self { deadline: sweep.after(NOT_YET), after }
+    }
+
+    /// The request is complete.
+    pub fn begin(&self) {
+        self.deadline.reset(Instant::now() + self.after);
+    }
+}
+
+/// The longest time without a byte.
+struct Idle {
+    deadline: Option<Deadline>,
+    after: Duration,
+    last: Cell<Instant>,
+}
+
+impl Idle {
+    fn new(sweep: &Sweep, after: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let deadline = after.map(|after| sweep.deadline(now + after));
+        Self { deadline, after: after.unwrap_or_default(), last: Cell::new(now) }
+    }
+
+    /// A byte that moves only leaves its time behind; the deadline is moved when it passes.
+    fn poll_passed(&self, cx: &mut Context<'_>) -> Poll<Passed> {
+        let Some(deadline) = &self.deadline else { return Poll::Pending };
+        while deadline.poll_passed(cx).is_ready() {
+            let due = self.last.get() + self.after;
+            if due <= Instant::now() {
+                return Poll::Ready(Passed);
+            }
+            deadline.reset(due);
+        }
+        Poll::Pending
     }
 }

@@ -44,6 +44,14 @@ pub struct HttpChain {
     pub underscores: UnderscoreAction,
 }
 
+impl HttpChain {
+    /// From the first byte of a request to the end of its head; `None` never. The stream has begun with that byte, so its idle timeout
+    /// counts as well.
+    pub fn head_timeout(&self) -> Option<Duration> {
+        self.request_headers_timeout.into_iter().chain(self.stream_idle_timeout).min()
+    }
+}
+
 /// Which HTTP version a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Codec {

@@ -4,8 +4,10 @@
 //! each for some work of ours and an answer; here they are counted against what is exchanged in earnest.
 
 use super::BoxIo;
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,6 +34,7 @@ pub struct Guarded<S = BoxIo> {
     sent: Scanner,
     credit: u32,
     refilled: Instant,
+    written: Rc<Cell<u64>>,
 }
 
 impl<S> Guarded<S> {
@@ -43,7 +46,13 @@ impl<S> Guarded<S> {
             sent: Scanner::default(),
             credit: BURST,
             refilled: Instant::now(),
+            written: Rc::default(),
         }
+    }
+
+    /// Bytes written so far, to be looked at from outside: they tell a slow reader from one that has stopped.
+    pub fn written(&self) -> Rc<Cell<u64>> {
+        self.written.clone()
     }
 
     fn spend(&mut self, frames: u32) -> io::Result<()> {
@@ -116,6 +125,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.written.set(self.written.get() + n as u64);
         let mut earned = 0;
         self.sent.scan(&buf[..n], |kind| earned += PER_FRAME_SENT * u32::from(matches!(kind, DATA | HEADERS)));
         self.credit = (self.credit + earned).min(BURST);

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -115,20 +115,25 @@ impl Deadline {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            let mut slots = self.sweep.shared.slots.borrow_mut();
-            let Some(entry) = &mut slots.entries[self.slot] else {
-                return Poll::Pending;
-            };
-            if entry.passed {
-                return Poll::Ready(Err(Passed));
-            }
-            match &mut entry.waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-            Poll::Pending
+            self.poll_passed(cx).map(Err)
         })
         .await
+    }
+
+    /// Ready when the deadline has passed.
+    pub fn poll_passed(&self, cx: &mut Context<'_>) -> Poll<Passed> {
+        let mut slots = self.sweep.shared.slots.borrow_mut();
+        let Some(entry) = &mut slots.entries[self.slot] else {
+            return Poll::Pending;
+        };
+        if entry.passed {
+            return Poll::Ready(Passed);
+        }
+        match &mut entry.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Moves the deadline, also one that has passed.

@@ -7,10 +7,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-const H2_CLUSTER: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': \
+pub(super) const H2_CLUSTER: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': \
     type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}";
 
-async fn client(sim: &Sim) -> SendRequest<Bytes> {
+pub(super) async fn client(sim: &Sim) -> SendRequest<Bytes> {
     let (send, connection) = h2::client::handshake(sim.connect()).await.unwrap();
     tokio::task::spawn_local(async move {
         let _ = connection.await;
@@ -18,7 +18,7 @@ async fn client(sim: &Sim) -> SendRequest<Bytes> {
     send.ready().await.unwrap()
 }
 
-fn request(method: &str, path: &str) -> ::http::Request<()> {
+pub(super) fn request(method: &str, path: &str) -> ::http::Request<()> {
     ::http::Request::builder().method(method).uri(format!("http://shop{path}")).body(()).unwrap()
 }
 

@@ -3,6 +3,7 @@
 mod fields;
 mod http1;
 mod http2;
+mod limits;
 mod resending;
 mod retries;
 mod sim;
