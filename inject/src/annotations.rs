@@ -3,7 +3,7 @@
 use serde_json::Value;
 use weft_cni::redirect::Cidr;
 
-use crate::settings::Settings;
+use crate::settings::{LONGEST_DRAIN, Settings};
 
 /// An annotation that users may write on a pod, for the documentation and for hints.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,7 @@ pub struct Annotation {
     pub meaning: &'static str,
 }
 
+const SIDECAR: &str = "weft.mesh/sidecar";
 const PROXY_IMAGE: &str = "weft.mesh/proxy-image";
 const LOG_LEVEL: &str = "weft.mesh/proxy-log-level";
 const CPU_REQUEST: &str = "weft.mesh/proxy-cpu-request";
@@ -29,11 +30,16 @@ const SKIP_NETWORKS: &str = "weft.mesh/skip-outbound-cidrs";
 const OPAQUE_PORTS: &str = "weft.mesh/opaque-ports";
 
 /// Every annotation that users may write.
-pub const ANNOTATIONS: [Annotation; 12] = [
+pub const ANNOTATIONS: [Annotation; 13] = [
     Annotation {
         name: crate::names::INJECT,
         values: "`enabled` or `disabled`",
         meaning: "whether the pod gets a sidecar, whatever its namespace says; a label of this name means the same",
+    },
+    Annotation {
+        name: SIDECAR,
+        values: "`native` (default) or `container`",
+        meaning: "how the sidecar runs: as an init container that goes on running, which ends after the application, or as an ordinary container; a Job with the latter never finishes",
     },
     Annotation { name: PROXY_IMAGE, values: "an image", meaning: "the sidecar's image" },
     Annotation {
@@ -91,6 +97,8 @@ pub struct InvalidAnnotation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodSettings {
     pub(crate) settings: Settings,
+    /// Whether the sidecar is an init container that goes on running.
+    pub(crate) native: bool,
     pub(crate) skip_inbound: Vec<u16>,
     pub(crate) skip_outbound: Vec<u16>,
     pub(crate) skip_networks: Vec<Cidr>,
@@ -115,13 +123,13 @@ pub(crate) fn read(annotations: &Value, settings: &Settings) -> Result<PodSettin
     let get = |name: &str| map.and_then(|map| map.get(name)).and_then(Value::as_str).map(str::trim);
     let mut own = settings.clone();
     if let Some(image) = get(PROXY_IMAGE) {
-        if image.is_empty() || image.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if !is_image(image) {
             return Err(invalid(PROXY_IMAGE, image, "is not an image; write <registry>/<name>:<tag>"));
         }
         image.clone_into(&mut own.proxy_image);
     }
     if let Some(level) = get(LOG_LEVEL) {
-        if level.is_empty() || !level.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:=,-".contains(&b)) {
+        if !is_log_level(level) {
             return Err(invalid(
                 LOG_LEVEL,
                 level,
@@ -144,14 +152,21 @@ pub(crate) fn read(annotations: &Value, settings: &Settings) -> Result<PodSettin
         }
     }
     if let Some(time) = get(DRAIN_TIME) {
-        let seconds = time.strip_suffix('s').and_then(|number| number.parse().ok()).filter(|seconds| *seconds <= 3600);
+        let seconds =
+            time.strip_suffix('s').and_then(|number| number.parse().ok()).filter(|seconds| *seconds <= LONGEST_DRAIN);
         own.drain_seconds = seconds.ok_or_else(|| {
             invalid(DRAIN_TIME, time, "is not a drain time; write whole seconds up to 3600s, such as 45s")
         })?;
     }
+    let native = match get(SIDECAR) {
+        None | Some("native") => true,
+        Some("container") => false,
+        Some(other) => return Err(invalid(SIDECAR, other, "is neither native nor container")),
+    };
     ports(OPAQUE_PORTS, get(OPAQUE_PORTS).unwrap_or_default())?;
     Ok(PodSettings {
         settings: own,
+        native,
         skip_inbound: ports(SKIP_INBOUND, get(SKIP_INBOUND).unwrap_or_default())?,
         skip_outbound: ports(SKIP_OUTBOUND, get(SKIP_OUTBOUND).unwrap_or_default())?,
         skip_networks: networks(get(SKIP_NETWORKS).unwrap_or_default())?,
@@ -200,8 +215,18 @@ fn networks(text: &str) -> Result<Vec<Cidr>, InvalidAnnotation> {
         .collect()
 }
 
+/// An image's name, as far as it can be told without a registry.
+pub(crate) fn is_image(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '$')
+}
+
+/// A filter of the `tracing` crate.
+pub(crate) fn is_log_level(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:=,-".contains(&b))
+}
+
 /// A Kubernetes quantity without exponent: a number and an optional suffix.
-fn is_quantity(text: &str) -> bool {
+pub(crate) fn is_quantity(text: &str) -> bool {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let suffix = &text[number.len()..];
     !number.is_empty()

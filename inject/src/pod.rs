@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use weft_cni::redirect::Redirect;
 
 use crate::annotations::{self, InvalidAnnotation};
-use crate::{Settings, names, owner, sidecar};
+use crate::{Settings, names, owner, probes, sidecar};
 
 /// What became of a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,9 +107,17 @@ pub fn inject(pod: &Value, place: &Place<'_>, settings: &Settings) -> Result<Out
     redirect.exclude_outbound_cidrs.clone_from(&own.skip_networks);
 
     let service_account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("default").to_owned();
-    let first = [sidecar::redirect(&own, &redirect), sidecar::proxy(&own, &workload, &service_account)];
     let spec = object(&mut pod, "spec");
-    list(spec, "initContainers").splice(0..0, first);
+    let asked = probes::redirect(spec, &redirect.exclude_inbound_ports);
+    let proxy = sidecar::proxy(&own, &workload, &service_account, asked);
+    let redirection = sidecar::redirect(&own, &redirect);
+    if own.native {
+        list(spec, "initContainers").splice(0..0, [redirection, proxy]);
+    } else {
+        // Other init containers would wait for a proxy that does not run yet: the redirect comes last.
+        list(spec, "initContainers").push(redirection);
+        list(spec, "containers").insert(0, proxy);
+    }
     list(spec, "volumes").extend(sidecar::volumes());
     let metadata = object(&mut pod, "metadata");
     let marks = entry(metadata, "annotations");
@@ -127,7 +135,10 @@ pub fn uninject(pod: &Value) -> Value {
         return pod;
     }
     let spec = object(&mut pod, "spec");
-    remove_from(spec, "initContainers", |item| names::OWN_CONTAINERS.iter().any(|own| item["name"] == *own));
+    probes::restore(spec);
+    for field in ["initContainers", "containers"] {
+        remove_from(spec, field, |item| names::OWN_CONTAINERS.iter().any(|own| item["name"] == *own));
+    }
     let volumes: Vec<_> = sidecar::volumes().into_iter().map(|volume| volume["name"].clone()).collect();
     remove_from(spec, "volumes", |item| volumes.contains(&item["name"]));
     let metadata = object(&mut pod, "metadata");

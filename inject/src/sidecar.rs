@@ -1,27 +1,36 @@
 //! What is added to a pod: containers and volumes.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use weft_cni::redirect::Redirect;
 
 use crate::annotations::PodSettings;
-use crate::names;
+use crate::{names, probes};
 
 const RUN: &str = "/var/run/weft";
 
-/// The sidecar: an init container that goes on running (native since Kubernetes 1.29), and that the application waits for.
-pub(crate) fn proxy(pod: &PodSettings, workload: &str, service_account: &str) -> Value {
+/// The sidecar: an init container that goes on running (native since Kubernetes 1.29), and that the application waits for; or an ordinary
+/// container. `asked` are the application's probes, which it asks for the kubelet.
+pub(crate) fn proxy(pod: &PodSettings, workload: &str, service_account: &str, asked: Map<String, Value>) -> Value {
     let settings = &pod.settings;
     let ready = json!({ "path": "/ready", "port": names::PROBE_PORT });
-    json!({
+    let mut arguments = vec![
+        "--config-yaml".to_owned(),
+        bootstrap(pod, workload, service_account),
+        "--drain-time".to_owned(),
+        settings.drain_seconds.to_string(),
+        "--log-level".to_owned(),
+        settings.log_level.clone(),
+    ];
+    if !asked.is_empty() {
+        // The kubelet would take $(…) for a variable.
+        let table = Value::Object(asked).to_string().replace("$(", "$$(");
+        arguments.extend([probes::FLAG.to_owned(), table]);
+    }
+    let mut container = json!({
         "name": names::PROXY_CONTAINER,
         "image": settings.proxy_image,
         "imagePullPolicy": settings.image_pull_policy,
-        "restartPolicy": "Always",
-        "args": [
-            "--config-yaml", bootstrap(pod, workload, service_account),
-            "--drain-time", settings.drain_seconds.to_string(),
-            "--log-level", settings.log_level,
-        ],
+        "args": arguments,
         "env": [
             // The kubelet puts them into the bootstrap: at admission a pod may have no name yet.
             field("WEFT_POD", "metadata.name"),
@@ -40,7 +49,14 @@ pub(crate) fn proxy(pod: &PodSettings, workload: &str, service_account: &str) ->
             { "name": "weft-trust", "mountPath": format!("{RUN}/trust"), "readOnly": true },
             { "name": "weft-state", "mountPath": format!("{RUN}/state") },
         ],
-    })
+    });
+    if pod.native {
+        container["restartPolicy"] = "Always".into();
+    } else {
+        // The kubelet starts the next container when this hook has ended.
+        container["lifecycle"]["postStart"] = json!({ "exec": { "command": ["/weft-proxy", "wait"] } });
+    }
+    container
 }
 
 /// The init container that installs the redirect (the only one with NET_ADMIN), or proves the CNI plugin's.

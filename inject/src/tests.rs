@@ -169,3 +169,52 @@ fn a_container_that_would_pass_the_mesh_by_or_collide_is_refused() {
         assert!(text.starts_with(says), "{text}");
     }
 }
+
+#[test]
+fn settings_that_would_break_every_pod_are_refused() {
+    assert_eq!(Settings::default().check(), Ok(()));
+    let with = |change: fn(&mut Settings)| {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        settings.check().unwrap_err().to_string()
+    };
+    for (says, text) in [
+        ("proxyImage: \"\" is not an image", with(|settings| settings.proxy_image.clear())),
+        ("imagePullPolicy: \"Often\"", with(|settings| settings.image_pull_policy = "Often".into())),
+        ("memoryLimit: \"lots\"", with(|settings| settings.memory_limit = "lots".into())),
+        ("drainSeconds: \"3601\"", with(|settings| settings.drain_seconds = 3601)),
+        ("trustDomain: \"a/b\"", with(|settings| settings.trust_domain = "a/b".into())),
+    ] {
+        assert!(text.starts_with(says), "{text}");
+    }
+}
+
+#[test]
+fn an_ordinary_container_comes_before_the_application_which_waits_for_it() {
+    let original = annotated("weft.mesh/sidecar", "container");
+    let pod = injected(&original, &Settings::default());
+    let names = |field: &str| -> Vec<_> {
+        pod["spec"][field].as_array().unwrap().iter().map(|container| container["name"].clone()).collect()
+    };
+    assert_eq!(names("containers"), ["weft-proxy", "app"]);
+    assert_eq!(names("initContainers"), ["migrate", "weft-init"]);
+    let proxy = &pod["spec"]["containers"][0];
+    assert!(proxy.get("restartPolicy").is_none(), "{proxy}");
+    assert_eq!(proxy["lifecycle"]["postStart"]["exec"]["command"], json!(["/weft-proxy", "wait"]));
+    assert_eq!(injected(&pod, &Settings::default()), pod);
+    assert_eq!(uninject(&pod), original);
+}
+
+#[test]
+fn probes_ask_the_sidecar_and_are_given_back() {
+    let mut original = pod();
+    original["spec"]["containers"][0]["livenessProbe"] = json!({ "httpGet": { "path": "/$(X)", "port": 8080 } });
+    let pod = injected(&original, &Settings::default());
+    assert_eq!(pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"], 15020);
+    let arguments = init(&pod, "weft-proxy")["args"].to_string();
+    assert!(arguments.contains("/probe/app/liveness") && arguments.contains("/$$(X)"), "{arguments}");
+    // Its own probe is its own.
+    assert_eq!(init(&pod, "weft-proxy")["startupProbe"]["httpGet"]["path"], "/ready");
+    assert_eq!(injected(&pod, &Settings::default()), pod);
+    assert_eq!(uninject(&pod), original);
+}

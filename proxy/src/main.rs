@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Drain(config) => admin::drain_running(config.as_deref()),
+        Command::Wait(config) => admin::wait_until_ready(config.as_deref()),
         Command::Run(flags) => start(&flags),
     };
     match result {

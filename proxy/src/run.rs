@@ -98,6 +98,7 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         drain: trigger.clone(),
         configuration: handle,
+        probes: flags.probes.clone(),
     })
     .context("cannot start the admin server")?;
 

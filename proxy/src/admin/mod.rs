@@ -2,11 +2,13 @@
 //!
 //! - `readiness`: guards for what is not ready yet. `drain`: the signal to leave, and what is still at work.
 //! - `server`: sockets, on a thread with a runtime of its own; `routes`: the answers; `dump`, `show`: their contents.
-//! - `logging`: what is logged. `request`: telling a running proxy to drain.
+//! - `probes`: the application's probes, asked on its behalf.
+//! - `logging`: what is logged. `request`: telling a running proxy to drain, and waiting until it is ready.
 //!
 //! Invariant: what all addresses can reach (port 15020) changes nothing and shows no configuration.
 
 pub mod drain;
+pub mod probes;
 pub mod readiness;
 
 mod dump;
@@ -28,8 +30,9 @@ use crate::tls::LocalIdentity;
 
 pub use drain::{Busy, Drain, DrainTrigger};
 pub use logging::{LogError, log_to_stderr};
+pub use probes::Probes;
 pub use readiness::{Readiness, ReadyGuard};
-pub use request::drain_running;
+pub use request::{drain_running, wait_until_ready};
 pub use server::{AdminError, PUBLIC_PORT};
 
 /// What the admin server shows and steers.
@@ -49,11 +52,13 @@ pub struct Parts<'a> {
     pub drain: DrainTrigger,
     /// The stream's task, if there is a control plane.
     pub configuration: Option<ads::Handle>,
+    /// The application's probes.
+    pub probes: Probes,
 }
 
 /// Binds the admin server's sockets and serves them on a thread of their own until the process ends.
 ///
-/// A sidecar also listens on [`PUBLIC_PORT`] of all addresses, with `/ready` and `/stats/prometheus` only, and on its Unix socket.
+/// A sidecar also listens on [`PUBLIC_PORT`] of all addresses, with `/ready`, `/stats/prometheus` and the application's probes only, and on its Unix socket.
 ///
 /// # Errors
 /// When an address is taken, or no thread can be had.
@@ -72,5 +77,6 @@ pub fn serve(parts: Parts<'_>) -> Result<(), AdminError> {
         readiness: parts.readiness,
         drain: parts.drain,
         configuration: parts.configuration,
+        probes: parts.probes,
     })
 }

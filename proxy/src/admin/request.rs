@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
@@ -11,6 +11,12 @@ use crate::bootstrap::{Bootstrap, DEFAULT_ADMIN};
 
 /// Longest wait for an answer: the admin thread has nothing else to do.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// As long as the injected startup probe gives a native sidecar.
+const LONGEST_START: Duration = Duration::from_secs(600);
+
+/// Between two questions whether the proxy is ready.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Sends `POST /drain` to the admin server that the bootstrap names, or to the default one. Returns once the drain has begun.
 ///
@@ -22,7 +28,7 @@ pub fn drain_running(bootstrap: Option<&Path>) -> anyhow::Result<()> {
         None => DEFAULT_ADMIN,
     };
     let admin = reachable(admin);
-    let answer = post_drain(admin)
+    let answer = ask(admin, "POST", "/drain")
         .with_context(|| format!("no proxy answers on {admin}: is it running, and is this its admin address?"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
     if !head.starts_with("HTTP/1.1 200 ") {
@@ -30,6 +36,31 @@ pub fn drain_running(bootstrap: Option<&Path>) -> anyhow::Result<()> {
     }
     print!("{body}");
     Ok(())
+}
+
+/// Waits until the admin server that the bootstrap names, or the default one, says that its proxy is ready: for ordinary containers, which
+/// the kubelet starts one after the other only as far as their `postStart` hooks hold it up.
+///
+/// # Errors
+/// When the bootstrap is refused, or the proxy is not ready in ten minutes.
+pub fn wait_until_ready(bootstrap: Option<&Path>) -> anyhow::Result<()> {
+    let admin = match bootstrap {
+        Some(file) => Bootstrap::read(file)?.admin,
+        None => DEFAULT_ADMIN,
+    };
+    let admin = reachable(admin);
+    let until = Instant::now() + LONGEST_START;
+    loop {
+        let last = match ask(admin, "GET", "/ready") {
+            Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => return Ok(()),
+            Ok(answer) => answer.lines().last().unwrap_or_default().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() >= until {
+            bail!("the proxy at {admin} is not ready after {} s: {last}", LONGEST_START.as_secs());
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
 }
 
 /// A server on all addresses is asked on loopback.
@@ -42,10 +73,11 @@ fn reachable(admin: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, admin.port())
 }
 
-fn post_drain(admin: SocketAddr) -> std::io::Result<String> {
+fn ask(admin: SocketAddr, method: &str, path: &str) -> std::io::Result<String> {
     let mut io = TcpStream::connect_timeout(&admin, LIMIT)?;
     io.set_read_timeout(Some(LIMIT))?;
-    let request = format!("POST /drain HTTP/1.1\r\nhost: {admin}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {admin}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     io.write_all(request.as_bytes())?;
     let mut answer = String::new();
     io.read_to_string(&mut answer)?;

@@ -1,5 +1,6 @@
 //! What the admin server answers, by path.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use http_body_util::Full;
 use weft_xds::envoy::config::bootstrap::v3::Bootstrap as BootstrapMessage;
 
 use super::drain::DrainTrigger;
+use super::probes::{self, Probes};
 use super::readiness::Readiness;
 use super::{dump, logging, show};
 use crate::ads;
@@ -54,6 +56,7 @@ pub(super) struct Admin {
     pub(super) readiness: Readiness,
     pub(super) drain: DrainTrigger,
     pub(super) configuration: Option<ads::Handle>,
+    pub(super) probes: Probes,
 }
 
 /// An answer before it is a response.
@@ -76,8 +79,18 @@ impl Answer {
 
 impl Admin {
     /// Answers one request. Bodies of requests are not read: parameters are in the query.
-    pub(super) async fn respond(&self, method: &Method, uri: &Uri, scope: Scope) -> Response<Full<Bytes>> {
-        let answer = self.answer(method, uri, scope).await;
+    /// `local` is the address that the client came to; a Unix socket has none.
+    pub(super) async fn respond(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        scope: Scope,
+        local: Option<IpAddr>,
+    ) -> Response<Full<Bytes>> {
+        let answer = match local.filter(|_| uri.path().starts_with(probes::PREFIX)) {
+            Some(address) => self.probe(method, uri.path(), address).await,
+            None => self.answer(method, uri, scope).await,
+        };
         // HEAD gets the head of the answer; hyper leaves the body out.
         let mut response = Response::new(Full::new(Bytes::from(answer.body)));
         *response.status_mut() = answer.status;
@@ -105,9 +118,10 @@ impl Admin {
             ("/stats/prometheus", _) => {
                 Answer { content_type: OPENMETRICS, ..Answer::new(StatusCode::OK, self.metrics.encode()) }
             }
-            (_, Scope::Public) => {
-                Answer::new(StatusCode::NOT_FOUND, "only /ready and /stats/prometheus are served here\n")
-            }
+            (_, Scope::Public) => Answer::new(
+                StatusCode::NOT_FOUND,
+                "only /ready, /stats/prometheus and the application's probes are served here\n",
+            ),
             ("/" | "/help", _) => Answer::new(StatusCode::OK, HELP),
             ("/live", _) => Answer::new(StatusCode::OK, "live\n"),
             ("/config_dump", _) => self.config_dump().await,
@@ -125,6 +139,16 @@ impl Admin {
             ("/drain", _) if method == Method::POST => self.start_drain(uri).await,
             ("/drain", _) => wrong_method("POST"),
             _ => Answer::new(StatusCode::NOT_FOUND, format!("there is no {path}; this is what there is:\n{HELP}")),
+        }
+    }
+
+    async fn probe(&self, method: &Method, path: &str, address: IpAddr) -> Answer {
+        if method != Method::GET && method != Method::HEAD {
+            return wrong_method("GET, HEAD");
+        }
+        match self.probes.ask(path, address).await {
+            Some(said) => Answer::new(said.status, said.text),
+            None => Answer::new(StatusCode::NOT_FOUND, "this pod declares no such probe\n"),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ impl Sockets {
             tokio::spawn(async move {
                 loop {
                     match socket.accept().await {
-                        Ok((io, _)) => drop(tokio::spawn(serve(io, admin.clone(), Scope::Private))),
+                        Ok((io, _)) => drop(tokio::spawn(serve(io, admin.clone(), Scope::Private, None))),
                         Err(error) => pause(&error).await,
                     }
                 }
@@ -95,7 +95,11 @@ impl Sockets {
 async fn accept_tcp(socket: tokio::net::TcpListener, admin: Arc<Admin>, scope: Scope) {
     loop {
         match socket.accept().await {
-            Ok((io, _)) => drop(tokio::spawn(serve(io, admin.clone(), scope))),
+            Ok((io, _)) => {
+                // An IPv4 address as one, also where the socket has it mapped into IPv6.
+                let local = io.local_addr().ok().map(|address| address.ip().to_canonical());
+                drop(tokio::spawn(serve(io, admin.clone(), scope, local)));
+            }
             Err(error) => pause(&error).await,
         }
     }
@@ -107,11 +111,16 @@ async fn pause(error: &io::Error) {
 }
 
 /// Serves one connection; how it ends is the client's affair.
-pub(super) async fn serve(io: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, scope: Scope) {
+pub(super) async fn serve(
+    io: impl AsyncRead + AsyncWrite + Unpin,
+    admin: Arc<Admin>,
+    scope: Scope,
+    local: Option<IpAddr>,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = admin.clone();
         async move {
-            let response: Response<Full<Bytes>> = admin.respond(request.method(), request.uri(), scope).await;
+            let response: Response<Full<Bytes>> = admin.respond(request.method(), request.uri(), scope, local).await;
             Ok::<_, Infallible>(response)
         }
     });

@@ -39,6 +39,7 @@ struct Fixture {
     admin: Arc<Admin>,
     readiness: Readiness,
     drain: Drain,
+    local: Option<std::net::IpAddr>,
 }
 
 fn fixture() -> Fixture {
@@ -55,8 +56,9 @@ fn fixture() -> Fixture {
         readiness: readiness.clone(),
         drain: trigger,
         configuration: None,
+        probes: Probes::default(),
     };
-    Fixture { admin: Arc::new(admin), readiness, drain }
+    Fixture { admin: Arc::new(admin), readiness, drain, local: None }
 }
 
 impl Fixture {
@@ -64,7 +66,7 @@ impl Fixture {
     async fn ask(&self, request: &str, scope: Scope) -> (String, String) {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let admin = self.admin.clone();
-        tokio::spawn(server::serve(server, admin, scope));
+        tokio::spawn(server::serve(server, admin, scope, self.local));
         client
             .write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
             .await

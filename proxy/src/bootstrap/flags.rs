@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::admin::Probes;
+
 /// What `--help` prints.
 pub const USAGE: &str = "\
 weft-proxy: Weft's data plane
@@ -10,6 +12,7 @@ weft-proxy: Weft's data plane
 Usage:
   weft-proxy -c FILE [--validate]     run with an Envoy bootstrap (YAML or JSON)
   weft-proxy drain [-c FILE]          tell the proxy that runs with FILE to say goodbye on every connection
+  weft-proxy wait [-c FILE]           wait until the proxy that runs with FILE is ready
 
 Options:
   -c, --config-path FILE    the bootstrap
@@ -17,6 +20,7 @@ Options:
       --validate            check the bootstrap and exit; also `--mode validate`
       --concurrency N       worker threads (default 1)
       --drain-time SECONDS  longest drain after SIGTERM (default 30); also `--drain-time-s`
+      --probes JSON         the application's probes, which are answered on port 15020 (written by injection)
   -l, --log-level LEVEL     as RUST_LOG: info, debug, weft_proxy::ads=debug, … (default info)
   -h, --help                this text
   -V, --version             the version
@@ -32,6 +36,8 @@ pub enum Command {
     Run(Flags),
     /// Ask the proxy that runs with this bootstrap to drain.
     Drain(Option<PathBuf>),
+    /// Wait until the proxy that runs with this bootstrap is ready.
+    Wait(Option<PathBuf>),
     /// Print [`USAGE`].
     Help,
     /// Print the version.
@@ -60,6 +66,8 @@ pub struct Flags {
     pub drain_seconds: u64,
     /// What to log.
     pub log_level: Option<String>,
+    /// The application's probes.
+    pub probes: Probes,
 }
 
 /// A command line that is not understood.
@@ -75,8 +83,11 @@ impl Command {
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut arguments = arguments.into_iter().peekable();
         let drain = arguments.next_if(|argument| argument == "drain").is_some();
+        let wait = !drain && arguments.next_if(|argument| argument == "wait").is_some();
+        // Both only ask a proxy that runs.
+        let runs = !drain && !wait;
         let (mut config, mut inline, mut validate, mut log_level) = (None, None, false, None);
-        let (mut concurrency, mut drain_seconds) = (1, 30);
+        let (mut concurrency, mut drain_seconds, mut probes) = (1, 30, Probes::default());
         while let Some(argument) = arguments.next() {
             let (name, attached) = split(&argument);
             let mut value = || {
@@ -85,23 +96,30 @@ impl Command {
             };
             match name.as_str() {
                 "-c" | "--config-path" => config = Some(PathBuf::from(value()?)),
-                "--config-yaml" if !drain => inline = Some(text(value()?)?),
+                "--config-yaml" if runs => inline = Some(text(value()?)?),
                 "-h" | "--help" => return Ok(Self::Help),
                 "-V" | "--version" => return Ok(Self::Version),
-                "--validate" if !drain => validate = true,
-                "--mode" if !drain => match text(value()?)?.as_str() {
+                "--validate" if runs => validate = true,
+                "--mode" if runs => match text(value()?)?.as_str() {
                     "validate" => validate = true,
                     "serve" => {}
                     other => return Err(UsageError(format!("--mode {other} is not known; give serve or validate"))),
                 },
-                "--concurrency" if !drain => concurrency = number(&name, value()?, 1)?,
-                "--drain-time" | "--drain-time-s" if !drain => drain_seconds = number(&name, value()?, 0)?,
-                "-l" | "--log-level" if !drain => log_level = Some(text(value()?)?),
+                "--concurrency" if runs => concurrency = number(&name, value()?, 1)?,
+                "--drain-time" | "--drain-time-s" if runs => drain_seconds = number(&name, value()?, 0)?,
+                "--probes" if runs => {
+                    let json = text(value()?)?;
+                    probes = Probes::parse(&json).map_err(|error| UsageError(format!("--probes {json}: {error}")))?;
+                }
+                "-l" | "--log-level" if runs => log_level = Some(text(value()?)?),
                 _ => return Err(UsageError(format!("{} is not known", argument.display()))),
             }
         }
         if drain {
             return Ok(Self::Drain(config));
+        }
+        if wait {
+            return Ok(Self::Wait(config));
         }
         let config = match (config, inline) {
             (Some(file), None) => Config::File(file),
@@ -111,7 +129,7 @@ impl Command {
             (Some(_), Some(_)) => return Err(UsageError("-c and --config-yaml exclude each other".to_owned())),
         };
         let concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
-        Ok(Self::Run(Flags { config, validate, concurrency, drain_seconds, log_level }))
+        Ok(Self::Run(Flags { config, validate, concurrency, drain_seconds, log_level, probes }))
     }
 }
 
@@ -146,7 +164,8 @@ mod tests {
     #[test]
     fn reads_what_envoy_would_read() {
         let file = Config::File("b.yaml".into());
-        let flags = Flags { config: file, validate: false, concurrency: 1, drain_seconds: 30, log_level: None };
+        let probes = Probes::default();
+        let flags = Flags { config: file, validate: false, concurrency: 1, drain_seconds: 30, log_level: None, probes };
         assert_eq!(parse("-c b.yaml"), Ok(Command::Run(flags.clone())));
         assert_eq!(parse("--config-path=b.yaml --mode serve"), Ok(Command::Run(flags.clone())));
         let validate = Flags { validate: true, ..flags.clone() };
@@ -157,6 +176,7 @@ mod tests {
         let inline = Flags { config: Config::Inline("{}".into()), ..flags.clone() };
         assert_eq!(parse("--config-yaml {}"), Ok(Command::Run(inline)));
         assert_eq!(parse("drain"), Ok(Command::Drain(None)));
+        assert_eq!(parse("wait"), Ok(Command::Wait(None)));
         assert_eq!(parse("drain -c b.yaml"), Ok(Command::Drain(Some("b.yaml".into()))));
     }
 
@@ -169,6 +189,8 @@ mod tests {
             ("-c b --config-yaml {}", "-c and --config-yaml exclude each other"),
             ("-c b --fast", "--fast is not known"),
             ("drain --validate", "--validate is not known"),
+            ("wait --probes {}", "--probes is not known"),
+            ("-c b --probes []", "--probes []: invalid type"),
             ("-c b --mode init", "--mode init is not known"),
         ] {
             let error = parse(line).unwrap_err().to_string();

@@ -23,7 +23,7 @@ pub mod stream;
 pub mod upstream;
 pub mod verifier;
 
-mod provider;
+pub(crate) mod provider;
 #[cfg(test)]
 mod testing;
 
