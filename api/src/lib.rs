@@ -5,8 +5,11 @@
 //! - [`gateway`], [`mesh`]: the kinds. Kubernetes' own come from `k8s-openapi`, re-exported as [`k8s_openapi`].
 //! - `yaml`: trees with positions, and the decoder that goes on after an error.
 //! - `check`: what the types alone cannot say.
+//! - `crd` (feature `schema`): the definitions of Weft's kinds for a Kubernetes API server.
 
 mod check;
+#[cfg(feature = "schema")]
+pub mod crd;
 mod duration;
 pub mod gateway;
 pub mod manifest;
@@ -21,3 +24,4 @@ pub use k8s_openapi;
 pub use manifest::{Located, Manifest, Object, Origin, parse};
 pub use path::{FieldPath, Step};
 pub use problem::{Problem, Severity};
+pub use suggest::nearest;

@@ -2,7 +2,8 @@
 
 /// The candidate that `written` most probably stands for, if any is near enough: same letters in another
 /// case, an edit distance of at most a third of the longer word, or a part of it (`Prefix` for `PathPrefix`).
-pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const SHORTEST_PART: usize = 4;
     let lower = written.to_lowercase();
     candidates

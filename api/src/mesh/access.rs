@@ -26,6 +26,7 @@ pub struct AccessPolicy {
 
 /// What an [`AccessPolicy`] says. Without `targetRefs` and `selector` it governs its whole namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessPolicySpec {
     /// Services (meaning the workloads behind them) or Workloads.
@@ -42,6 +43,7 @@ pub struct AccessPolicySpec {
 
 /// What a matching rule does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum AccessAction {
     /// Lets the call pass, unless a `Deny` matches too.
     #[default]
@@ -54,6 +56,7 @@ pub enum AccessAction {
 
 /// A caller and a call; both have to match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AccessRule {
     /// Any one of these callers; none means everyone, authenticated or not.
     #[serde(default)]
@@ -65,6 +68,7 @@ pub struct AccessRule {
 
 /// A caller, known by its certificate. Lists that are set all have to match, each by any one of its elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessFrom {
     /// SPIFFE identities, such as `spiffe://weft.local/ns/shop/sa/front`; a `*` at the end matches any rest.
@@ -80,6 +84,7 @@ pub struct AccessFrom {
 
 /// A call. Lists that are set all have to match, each by any one of its elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AccessTo {
     /// Ports on which the workload listens.
     #[serde(default)]

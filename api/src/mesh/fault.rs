@@ -26,6 +26,7 @@ pub struct FaultPolicy {
 
 /// What a [`FaultPolicy`] says.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FaultPolicySpec {
     /// The Services whose callers are disturbed.
@@ -38,6 +39,7 @@ pub struct FaultPolicySpec {
 
 /// Delays calls before they are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FaultDelay {
     /// How long.
     pub duration: Duration,
@@ -47,6 +49,7 @@ pub struct FaultDelay {
 
 /// Answers calls with an error instead of sending them: exactly one of the two statuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FaultAbort {
     /// HTTP status, 200 to 599.

@@ -20,6 +20,7 @@ pub const VERSION: &str = "v1alpha1";
 
 /// What a policy governs: an object of the policy's own namespace (GEP-713, direct attachment).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetRef {
     /// API group: empty for a Service, `weft.mesh` for a Workload.
@@ -35,6 +36,7 @@ pub struct TargetRef {
 
 /// Chooses workloads by their labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
     /// Labels that all have to be there with these values.

@@ -26,6 +26,7 @@ pub struct MeshTls {
 /// What a [`MeshTls`] policy says. Without `targetRefs` and `selector` it governs its whole namespace; a
 /// policy that names workloads goes before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MeshTlsSpec {
     /// Services (meaning the workloads behind them) or Workloads.
@@ -42,6 +43,7 @@ pub struct MeshTlsSpec {
 
 /// The mode of one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PortTls {
     /// Port on which the workload listens.
     pub port: u16,
@@ -51,6 +53,7 @@ pub struct PortTls {
 
 /// Which callers are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TlsMode {
     /// Mutual TLS and plaintext.
     #[default]

@@ -26,6 +26,7 @@ pub struct TrafficPolicy {
 
 /// What a [`TrafficPolicy`] says; what is not set keeps its default.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficPolicySpec {
     /// The Services that callers treat so.
@@ -44,6 +45,7 @@ pub struct TrafficPolicySpec {
 
 /// Time limits; `0s` means none. An HTTPRoute rule's own `timeouts` go before them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficTimeouts {
     /// From the request to the end of the response, retries included; unset means none.
@@ -58,6 +60,7 @@ pub struct TrafficTimeouts {
 
 /// Retries. Whatever is said here, a request that certainly reached no application is sent again up to twice.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Retries {
     /// Retries after the first try, 0 to 10; unset means 2.
@@ -76,6 +79,7 @@ pub struct Retries {
 
 /// What is worth a retry, in Envoy's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RetryOn {
     /// Any 5xx, a reset or no answer.
@@ -126,6 +130,7 @@ impl RetryOn {
 
 /// Time before a retry, exponential with jitter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Backoff {
     /// Before the first retry.
     pub base: Option<Duration>,
@@ -135,6 +140,7 @@ pub struct Backoff {
 
 /// Retries under way, at most, in relation to the requests under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RetryBudget {
     /// Percent of the requests under way, 0 to 100; unset means 20.
@@ -145,6 +151,7 @@ pub struct RetryBudget {
 
 /// Which endpoint gets a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancing {
     /// The algorithm.
@@ -156,6 +163,7 @@ pub struct LoadBalancing {
 
 /// A balancing algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Algorithm {
     /// The better of two random endpoints by a moving average of latency and requests under way.
     #[default]
@@ -168,6 +176,7 @@ pub enum Algorithm {
 
 /// When an endpoint that fails is left out for a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OutlierDetection {
     /// 5xx responses or failed connections in a row; unset means 5, 0 turns it off.
@@ -190,6 +199,7 @@ pub struct OutlierDetection {
 
 /// How much one caller may have under way to the Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CircuitBreaker {
     /// Connections; unset means 1,000,000.

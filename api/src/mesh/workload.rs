@@ -23,6 +23,7 @@ pub struct Workload {
 
 /// What a [`Workload`] says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadSpec {
     /// IP addresses, at most one of each family.
@@ -44,6 +45,7 @@ pub struct WorkloadSpec {
 
 /// A port on which a workload listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadPort {
     /// Name, to which a Service's `targetPort` may refer.
