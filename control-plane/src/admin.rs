@@ -60,6 +60,19 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: Cancellatio
     }
 }
 
+/// Serves what a kubelet and a Prometheus on other machines ask for, and nothing else, until told to stop.
+pub(crate) async fn serve_health(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let router = Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(admin);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!("health server: {error}");
+    }
+}
+
 async fn ready(State(admin): State<Admin>) -> Response {
     // The authority was loaded before this server started.
     if admin.source.borrow().loaded {

@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::model::{MeshConfig, Model};
 use crate::server::{self, Services};
 use crate::sources::{FolderError, Source, SourceState, watch_folder, watch_kubernetes};
+use crate::webhook::{self, SettingsError, WebhookConfig};
 use crate::xds::{AdsService, Cache, Registry, Shared};
 
 /// Where the mesh's description comes from.
@@ -53,6 +54,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators ask; loopback only. Port 0 picks a free one.
     pub admin: SocketAddr,
+    /// Where probes and scrapes are answered, on any address; `None` for nowhere but at `admin`.
+    pub health: Option<SocketAddr>,
+    /// The webhook; `None` for none.
+    pub webhook: Option<WebhookConfig>,
     /// Trust domain and address ranges.
     pub mesh: MeshConfig,
     /// How long certificates are valid.
@@ -72,6 +77,8 @@ impl Config {
             state,
             listen: SocketAddr::from(([127, 0, 0, 1], 15012)),
             admin: SocketAddr::from(([127, 0, 0, 1], 15014)),
+            health: None,
+            webhook: None,
             mesh: MeshConfig::default(),
             certificate_lifetime: Duration::from_secs(24 * 3600),
             root_overlap: Duration::from_secs(24 * 3600),
@@ -100,6 +107,9 @@ pub enum StartError {
     /// TLS.
     #[error(transparent)]
     Serving(#[from] ServingError),
+    /// What the installation says about sidecars.
+    #[error(transparent)]
+    Injection(#[from] SettingsError),
     /// An address could not be listened on.
     #[error(
         "cannot listen on {address}: {source}; is another control plane running, and is the address one of this machine?"
@@ -139,6 +149,8 @@ pub struct ControlPlane {
     pub xds_addr: SocketAddr,
     /// Where operators ask.
     pub admin_addr: SocketAddr,
+    /// Where the API server asks about pods; `None` without a webhook.
+    pub webhook_addr: Option<SocketAddr>,
     authority: Arc<Authority>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -165,9 +177,12 @@ impl ControlPlane {
         let join_key = JoinKey::open(&config.state)?;
         let authenticator = Arc::new(Authenticator::new(config.mesh.trust_domain.clone(), join_key));
         let mesh = Arc::new(config.mesh.clone());
-        let source = match &config.source {
-            SourceConfig::Folder(folder) => watch_folder(folder, mesh).await?,
-            SourceConfig::Kubernetes => watch_kubernetes(&cluster().await?, mesh),
+        let (source, client) = match &config.source {
+            SourceConfig::Folder(folder) => (watch_folder(folder, mesh).await?, None),
+            SourceConfig::Kubernetes => {
+                let client = cluster().await?;
+                (watch_kubernetes(&client, mesh), Some(client))
+            }
         };
 
         let stop = CancellationToken::new();
@@ -220,11 +235,23 @@ impl ControlPlane {
             metrics: metrics.clone(),
             authority: authority.clone(),
         };
+        if let Some(address) = config.health {
+            tasks.spawn(admin::serve_health(listen(address).await?, state.clone(), stop.clone()));
+        }
         tasks.spawn(admin::serve(admin, state, stop.clone()));
+        let webhook_addr = match config.webhook {
+            None => None,
+            Some(webhook) => {
+                let listener = listen(webhook.listen).await?;
+                let address = local(&listener, webhook.listen)?;
+                webhook::start(&webhook, listener, authority.clone(), client, &tasks, &stop)?;
+                Some(address)
+            }
+        };
         tasks.spawn(follow(source, in_force, authority.trust(), cache, metrics, stop.clone()));
         tasks.close();
-        tracing::info!(xds = %xds_addr, admin = %admin_addr, "serving");
-        Ok(Self { xds_addr, admin_addr, authority, stop, tasks })
+        tracing::info!(xds = %xds_addr, admin = %admin_addr, webhook = ?webhook_addr, "serving");
+        Ok(Self { xds_addr, admin_addr, webhook_addr, authority, stop, tasks })
     }
 
     /// The trusted roots, as PEM.

@@ -8,6 +8,7 @@
 //! | `model` | domain types; no Kubernetes type past here |
 //! | `render` | (model, [`ResourceKey`], [`View`]) → one Envoy message; a pure function |
 //! | [`xds`] | subscriptions and streams: who gets which resource, and when |
+//! | `webhook` | what the Kubernetes API server asks before it stores a pod |
 //! | [`identity`] | certificate authority, CSR policy, join tokens, who a caller is |
 //!
 //! Invariant: nothing a proxy sends selects what it may see; only its credentials do.
@@ -23,6 +24,7 @@ mod resource;
 mod server;
 pub mod sources;
 mod status;
+mod webhook;
 pub mod xds;
 
 pub use admin::{REQUEST_HEADER, Rotation};
@@ -30,3 +32,4 @@ pub use configuration::ServiceStatus;
 pub use control_plane::{Config, ControlPlane, SourceConfig, StartError};
 pub use resource::{ClientKind, ResourceKey, ResourceType, View};
 pub use status::{ProblemStatus, RootStatus, SourceStatus, Status, WatchStatus};
+pub use webhook::{SettingsError, WebhookConfig};

@@ -13,7 +13,7 @@ use weft_control_plane::identity::JoinKey;
 use weft_control_plane::identity::authority::{Authority, Settings};
 use weft_control_plane::identity::token::Claim;
 use weft_control_plane::model::{Cidr, MeshConfig};
-use weft_control_plane::{Config, ControlPlane, REQUEST_HEADER, Rotation, SourceConfig};
+use weft_control_plane::{Config, ControlPlane, REQUEST_HEADER, Rotation, SourceConfig, WebhookConfig};
 
 /// Weft's control plane: reads what you wrote, tells the proxies, and signs their certificates.
 #[derive(Parser)]
@@ -26,7 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve proxies until SIGTERM or SIGINT.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Print a join token for one pod. Whoever holds it can become that pod.
     Token(Token),
     /// Start to replace the root certificate of a running control plane; nothing restarts.
@@ -52,6 +52,18 @@ struct Serve {
     /// Loopback address for /metrics, /ready, /live and /status.
     #[arg(long, default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
+    /// Address on which /metrics, /ready and /live (and nothing else) are served to other machines.
+    #[arg(long)]
+    health: Option<SocketAddr>,
+    /// Address of the webhook that injects sidecars into pods, for the Kubernetes API server.
+    #[arg(long)]
+    webhook: Option<SocketAddr>,
+    /// File of what the installation says about sidecars, in YAML; edits apply at once.
+    #[arg(long, requires = "webhook")]
+    injection: Option<PathBuf>,
+    /// Namespace in which this control plane runs.
+    #[arg(long, env = "WEFT_NAMESPACE", default_value = weft_inject::names::SYSTEM_NAMESPACE)]
+    namespace: String,
     /// Trust domain of all identities.
     #[arg(long, default_value = weft_xds::names::DEFAULT_TRUST_DOMAIN)]
     trust_domain: String,
@@ -130,7 +142,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .enable_all()
                 .build()
                 .context("starting the runtime")?
-                .block_on(self::serve(serve))
+                .block_on(self::serve(*serve))
         }
         Command::Token(token) => {
             let claim = Claim { namespace: token.namespace, pod: token.pod };
@@ -166,9 +178,12 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     if !args.mesh_range.is_empty() {
         mesh.ranges = args.mesh_range;
     }
+    let (settings, namespace) = (args.injection, args.namespace);
     let config = Config {
         listen: args.listen,
         admin: args.admin,
+        health: args.health,
+        webhook: args.webhook.map(|listen| WebhookConfig { listen, settings, namespace }),
         mesh,
         certificate_lifetime: args.certificate_lifetime.0,
         root_overlap: args.root_overlap.0,

@@ -31,10 +31,20 @@ pub enum ServingError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
+/// Whose connections they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    /// Proxies, over HTTP/2. Their certificates are optional: one that has none yet comes with a token.
+    Proxies,
+    /// The API server, which shows no certificate of ours.
+    ApiServer,
+}
+
 /// The TLS configuration for new connections.
 pub(crate) struct Serving {
     authority: Arc<Authority>,
     names: Vec<String>,
+    clients: Clients,
     current: ArcSwap<ServerConfig>,
 }
 
@@ -45,9 +55,18 @@ impl Serving {
         if !address.is_unspecified() {
             names.push(address.to_string());
         }
+        Self::with(authority, names, Clients::Proxies)
+    }
+
+    /// Makes the first certificate of a server that the Kubernetes API server calls by these names.
+    pub(crate) fn for_api_server(authority: Arc<Authority>, names: Vec<String>) -> Result<Self, ServingError> {
+        Self::with(authority, names, Clients::ApiServer)
+    }
+
+    fn with(authority: Arc<Authority>, names: Vec<String>, clients: Clients) -> Result<Self, ServingError> {
         let trusted = authority.trust().borrow().clone();
-        let config = make(&authority, &trusted, &names)?;
-        Ok(Self { authority, names, current: ArcSwap::from_pointee(config) })
+        let config = make(&authority, &trusted, &names, clients)?;
+        Ok(Self { authority, names, clients, current: ArcSwap::from_pointee(config) })
     }
 
     /// What a connection accepted now uses.
@@ -68,7 +87,7 @@ impl Serving {
                 _ = trust.changed() => {}
             }
             let now_trusted = trust.borrow_and_update().clone();
-            renew_in = match make(&self.authority, &now_trusted, &self.names) {
+            renew_in = match make(&self.authority, &now_trusted, &self.names, self.clients) {
                 Ok(config) => {
                     self.current.store(Arc::new(config));
                     tracing::info!("serving certificate renewed");
@@ -83,23 +102,35 @@ impl Serving {
     }
 }
 
-fn make(authority: &Authority, trust: &Trust, names: &[String]) -> Result<ServerConfig, ServingError> {
+fn make(
+    authority: &Authority,
+    trust: &Trust,
+    names: &[String],
+    clients: Clients,
+) -> Result<ServerConfig, ServingError> {
     let (signed, key) = authority.issue_serving(names, SystemTime::now())?;
-    let mut roots = RootCertStore::empty();
-    for root in &trust.bundle {
-        roots.add(root.clone())?;
-    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    // Optional: a workload that has no certificate yet comes with a join token.
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()?;
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = match clients {
+        Clients::ApiServer => builder.with_no_client_auth(),
+        Clients::Proxies => {
+            let mut roots = RootCertStore::empty();
+            for root in &trust.bundle {
+                roots.add(root.clone())?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![signed.leaf], key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut config = builder.with_single_cert(vec![signed.leaf], key)?;
+    config.alpn_protocols = match clients {
+        Clients::Proxies => vec![b"h2".to_vec()],
+        Clients::ApiServer => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
     // A resumed session would skip the verification of the client's certificate.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
