@@ -50,6 +50,22 @@ pub(crate) enum Command {
     /// Prints what is wrong, one problem a line, with file, line, field and what to write instead. Exit code 1 if any of
     /// it is an error. Give all files that belong together: what one refers to may be in another.
     Validate(ValidateArgs),
+    /// Print the manifests of an installation on Kubernetes
+    ///
+    /// Nothing is asked of or changed in a cluster: weft install | kubectl apply -f -
+    /// The settings are in docs/reference/install.md.
+    Install(InstallArgs),
+    /// Print what an installation on Kubernetes has brought
+    ///
+    /// weft uninstall | kubectl delete --ignore-not-found -f -
+    Uninstall(UninstallArgs),
+    /// Give the pods in files a sidecar, as the webhook does
+    ///
+    /// Prints the files with every Pod, Deployment, StatefulSet, DaemonSet, Job and CronJob injected. What cannot be injected is printed as it
+    /// is and told on standard error, with exit code 1.
+    Inject(InjectArgs),
+    /// Take the sidecar out of the pods in files
+    Uninject(UninjectArgs),
     /// Print the completion script of a shell
     ///
     /// For bash: weft completion bash > ~/.local/share/bash-completion/completions/weft
@@ -59,9 +75,13 @@ pub(crate) enum Command {
     },
     /// Print the version
     Version,
-    /// Print docs/reference/cli.md
+    /// Print a page of docs/reference
     #[command(hide = true)]
-    Reference,
+    Reference {
+        /// Which page.
+        #[arg(value_enum, default_value_t = Page::Cli)]
+        page: Page,
+    },
 }
 
 #[derive(Args)]
@@ -101,6 +121,65 @@ pub(crate) struct ValidateArgs {
     /// Format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct InstallArgs {
+    /// Three control planes on different nodes, with a disruption budget and a priority
+    #[arg(long)]
+    pub(crate) ha: bool,
+    /// Redirect by a CNI plugin on the nodes: pods need no privileges
+    #[arg(long)]
+    pub(crate) cni: bool,
+    /// Change a setting; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct UninstallArgs {
+    /// Leave the definitions of Weft's kinds, and with them all policies, in the cluster
+    #[arg(long)]
+    pub(crate) keep_crds: bool,
+    /// What `weft install` was called with, as far as names depend on it (namespace); repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct InjectArgs {
+    /// Files, or `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Namespace of objects that name none
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// For pods on nodes with the CNI plugin
+    #[arg(long)]
+    pub(crate) cni: bool,
+    /// Change a setting of `weft install`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct UninjectArgs {
+    /// Files, or `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// A page of docs/reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Page {
+    /// This command line
+    Cli,
+    /// What `weft install --set` takes
+    Install,
+    /// What pods say by annotations
+    Annotations,
+    /// The files of manifests/crds
+    Crds,
 }
 
 /// How data is printed.

@@ -6,6 +6,8 @@
 //! | [`status`] | `weft status`: the control plane, and each proxy |
 //! | [`config`] | `weft config`: what one proxy knows |
 //! | [`validate`] | `weft validate`: the control plane's validation, without a control plane |
+//! | [`inject`] | `weft inject`, `weft uninject`: files with and without sidecars |
+//! | [`install`] | `weft install`, `weft uninstall`: manifests for Kubernetes |
 //! | [`command`] | the flags of all of them |
 //! | [`ask`] | HTTP questions to a control plane or a proxy |
 //! | [`output`] | tables, JSON, YAML, colour |
@@ -17,6 +19,8 @@ mod ask;
 mod command;
 mod config;
 mod demo;
+mod inject;
+mod install;
 mod output;
 mod reference;
 mod status;
@@ -28,7 +32,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
-use self::command::{Cli, Command, exit};
+use self::command::{Cli, Command, Page, exit};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -58,8 +62,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             output::print(&format!("weft {}\n", env!("CARGO_PKG_VERSION")))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Reference => {
-            output::print(&reference::markdown())?;
+        Command::Inject(args) => inject::inject(&args),
+        Command::Uninject(args) => inject::uninject(&args),
+        Command::Install(args) => install::run(&args),
+        Command::Uninstall(args) => install::uninstall(&args),
+        Command::Reference { page } => {
+            output::print(&match page {
+                Page::Cli => reference::markdown(),
+                Page::Install => install::reference::markdown(),
+                Page::Annotations => install::reference::annotations(),
+                Page::Crds => install::reference::all_crds()?,
+            })?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,0 +1,107 @@
+//! docs/reference/install.md, made from the settings.
+
+use std::fmt::Write as _;
+
+use anyhow::Context;
+
+use super::Installation;
+use super::settings::SETTINGS;
+
+/// The reference page.
+pub(crate) fn markdown() -> String {
+    let mut text = String::from(
+        "# Settings of an installation\n\n\
+         <!-- Made from the program by `weft reference install > docs/reference/install.md`; a test compares. -->\n\n\
+         `weft install --set key=value` changes one of these; `--set` can be repeated. An unknown key or a value that makes no sense is\n\
+         refused. Without any of them the result is what `kubectl kustomize manifests/base` prints, with `--ha` and `--cni` that of the\n\
+         components below `manifests/components`.\n\n\
+         | key | default | value | meaning |\n|---|---|---|---|\n",
+    );
+    let defaults = Installation::default();
+    for setting in SETTINGS {
+        let default = match (setting.get)(&defaults) {
+            empty if empty.is_empty() => "none".to_owned(),
+            default => format!("`{default}`"),
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "| `{}` | {default} | {} | {} |", setting.key, setting.values, setting.meaning);
+    }
+    text
+}
+
+/// docs/reference/annotations.md.
+pub(crate) fn annotations() -> String {
+    let mut text = String::from(
+        "# Labels and annotations\n\n\
+         <!-- Made from the program by `weft reference annotations > docs/reference/annotations.md`; a test compares. -->\n\n\
+         What pods say about their sidecars. In a Deployment, StatefulSet, DaemonSet or Job these stand in the pod's template\n\
+         (`spec.template.metadata.annotations`). A value that makes no sense, and a name that begins with `weft.mesh/` and is not known, is\n\
+         refused when the pod is created, with what to write instead. What is not said is as the installation says\n\
+         ([`weft install --set`](install.md)).\n\n\
+         | annotation | value | meaning |\n|---|---|---|\n",
+    );
+    for annotation in weft_inject::annotations::ANNOTATIONS {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "| `{}` | {} | {} |", annotation.name, annotation.values, annotation.meaning);
+    }
+    text.push_str(
+        "\n## On a namespace\n\n\
+         | label | value | meaning |\n|---|---|---|\n\
+         | `weft.mesh/inject` | `enabled` | pods that start there get a sidecar, unless they opt out |\n\n\
+         ## On a Service\n\n\
+         | annotation | value | meaning |\n|---|---|---|\n\
+         | `weft.mesh/opaque-ports` | ports and ranges | ports of the Service that carry bytes, whatever they look like |\n\n\
+         ## Written by Weft\n\n\
+         | name | on | meaning |\n|---|---|---|\n\
+         | annotation `weft.mesh/injected` | an injected pod | Weft's version |\n\
+         | annotation `weft.mesh/redirect` | an injected pod | which connections are redirected |\n\
+         | label `weft.mesh/workload` | an injected pod | the Deployment, StatefulSet, DaemonSet, CronJob or other owner it belongs to |\n",
+    );
+    text
+}
+
+/// The files of `manifests/crds`: each a name and its text.
+pub(crate) fn crds() -> anyhow::Result<Vec<(String, String)>> {
+    let files = weft_api::crd::definitions().into_iter().map(|(name, definition)| {
+        let text = serde_yaml_ng::to_string(&definition).context("writing YAML")?;
+        Ok((name, format!("# Made from the types in api/ by `weft reference crds`; a test compares.\n{text}")))
+    });
+    files.collect()
+}
+
+/// All files of `manifests/crds`, one after the other, each below a comment with its name.
+pub(crate) fn all_crds() -> anyhow::Result<String> {
+    Ok(crds()?.into_iter().map(|(name, text)| format!("--- # {name}\n{text}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definitions_of_our_kinds_are_up_to_date() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/crds");
+        for (name, text) in super::crds().unwrap() {
+            let file = std::fs::read_to_string(format!("{folder}/{name}")).unwrap_or_default();
+            assert!(file == text, "manifests/crds/{name} is out of date: scripts/crds.sh");
+        }
+    }
+
+    #[test]
+    fn the_page_of_annotations_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/annotations.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == super::annotations(),
+            "docs/reference/annotations.md is out of date: cargo run -p weft-cli -- reference annotations > docs/reference/annotations.md"
+        );
+    }
+
+    #[test]
+    fn the_page_of_settings_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/install.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == super::markdown(),
+            "docs/reference/install.md is out of date: cargo run -p weft-cli -- reference install > docs/reference/install.md"
+        );
+    }
+}
