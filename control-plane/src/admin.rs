@@ -44,32 +44,25 @@ pub struct Rotation {
     pub old_trusted_until: u64,
 }
 
-/// Serves until told to stop.
+/// Serves operators until told to stop.
 pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    let router = Router::new()
-        .route("/live", get(|| async { "live\n" }))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .route("/ca", get(ca))
-        .route("/rotate-root", post(rotate_root))
-        .with_state(admin);
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!("admin server: {error}");
-    }
+    let router = health().route("/status", get(status)).route("/ca", get(ca)).route("/rotate-root", post(rotate_root));
+    run(listener, router.with_state(admin), stop).await;
 }
 
-/// Serves what a kubelet and a Prometheus on other machines ask for, and nothing else, until told to stop.
+/// Serves those who only ask how it is, from anywhere, until told to stop: the kubelet's probes, and Prometheus.
 pub(crate) async fn serve_health(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    let router = Router::new()
-        .route("/live", get(|| async { "live\n" }))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(admin);
+    run(listener, health().with_state(admin), stop).await;
+}
+
+fn health() -> Router<Admin> {
+    Router::new().route("/live", get(|| async { "live\n" })).route("/ready", get(ready)).route("/metrics", get(metrics))
+}
+
+async fn run(listener: TcpListener, router: Router, stop: CancellationToken) {
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
-        tracing::error!("health server: {error}");
+        tracing::error!("HTTP server: {error}");
     }
 }
 
@@ -78,7 +71,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
     if admin.source.borrow().loaded {
         "ready\n".into_response()
     } else {
-        let text = "not ready: the configuration folder has not been read without errors yet; see `weft status`\n";
+        let text = "not ready: the configuration has not been read without errors yet; see `weft status`\n";
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }
@@ -124,7 +117,7 @@ async fn rotate_root(State(admin): State<Admin>, headers: HeaderMap) -> Response
         let text = format!("the header `{REQUEST_HEADER}` is missing; use `weft-control-plane rotate-root`\n");
         return (StatusCode::FORBIDDEN, text).into_response();
     }
-    match admin.authority.rotate(SystemTime::now()) {
+    match admin.authority.rotate(SystemTime::now()).await {
         Ok((signs_from, old_trusted_until)) => {
             tracing::info!(signs_from, old_trusted_until, "root rotation started");
             Json(Rotation { signs_from, old_trusted_until }).into_response()

@@ -16,8 +16,10 @@ use crate::admin::{self, Admin};
 use crate::configuration::Configuration;
 use crate::identity::authority::{Settings, Trust};
 use crate::identity::{
-    Authenticator, Authority, AuthorityError, IdentityService, JoinKey, Serving, ServingError, StoreError,
+    Authenticator, Authority, AuthorityError, AuthoritySecret, IdentityService, JoinKey, Reviewer, Serving,
+    ServingError, StoreError, Tokens,
 };
+use crate::kubernetes::{self, ConnectError, Elected, Installation};
 use crate::metrics::Metrics;
 use crate::model::{MeshConfig, Model};
 use crate::server::{self, Services};
@@ -30,15 +32,16 @@ use crate::xds::{AdsService, Cache, Registry, Shared};
 pub enum SourceConfig {
     /// A folder of YAML files.
     Folder(PathBuf),
-    /// The API server that $KUBECONFIG names, or the one of the cluster in which this process runs.
-    Kubernetes,
+    /// The API server that $KUBECONFIG names, or the one of the cluster in which this process runs; and where in it the
+    /// control plane keeps what is its own.
+    Kubernetes(Installation),
 }
 
 impl fmt::Display for SourceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::Kubernetes => f.write_str("kubernetes"),
+            Self::Kubernetes(_) => f.write_str("kubernetes"),
         }
     }
 }
@@ -48,7 +51,7 @@ impl fmt::Display for SourceConfig {
 pub struct Config {
     /// Where the mesh's description comes from.
     pub source: SourceConfig,
-    /// The folder for the authority's keys; made if it does not exist.
+    /// The folder for the authority's keys, made if it does not exist. On Kubernetes they are in a Secret, and this is not used.
     pub state: PathBuf,
     /// Where proxies connect. Port 0 picks a free one.
     pub listen: SocketAddr,
@@ -95,9 +98,9 @@ pub enum StartError {
     Folder(#[from] FolderError),
     /// The Kubernetes API server.
     #[error(
-        "no Kubernetes API server is known: {0}; set KUBECONFIG, or run in a cluster with a service account's token"
+        "no Kubernetes API server is known: {0}; give --kubeconfig or set KUBECONFIG, or run in a cluster with a service account's token"
     )]
-    Kubernetes(#[source] Box<kube::Error>),
+    Kubernetes(#[from] Box<ConnectError>),
     /// The certificate authority.
     #[error("certificate authority: {0}")]
     Authority(#[from] AuthorityError),
@@ -157,37 +160,40 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Reads the folder once, loads or makes the authority, and serves.
+    /// Reads the folder once, or begins to watch the API server; loads or makes the authority, and serves.
     ///
     /// A folder with errors does not stop it: it then serves status, and resources as soon as the folder is mended.
     ///
     /// # Errors
-    /// If the folders cannot be used or the addresses not be listened on.
+    /// If the folders or the API server cannot be used, or the addresses not be listened on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         check(&config)?;
-        let authority = Arc::new(Authority::open(
-            &config.state,
-            Settings {
-                trust_domain: config.mesh.trust_domain.clone(),
-                certificate_lifetime: config.certificate_lifetime,
-                root_overlap: config.root_overlap,
-            },
-            SystemTime::now(),
-        )?);
-        let join_key = JoinKey::open(&config.state)?;
-        let authenticator = Arc::new(Authenticator::new(config.mesh.trust_domain.clone(), join_key));
-        let mesh = Arc::new(config.mesh.clone());
-        let (source, client) = match &config.source {
-            SourceConfig::Folder(folder) => (watch_folder(folder, mesh).await?, None),
-            SourceConfig::Kubernetes => {
-                let client = cluster().await?;
-                (watch_kubernetes(&client, mesh), Some(client))
-            }
+        let settings = Settings {
+            trust_domain: config.mesh.trust_domain.clone(),
+            certificate_lifetime: config.certificate_lifetime,
+            root_overlap: config.root_overlap,
         };
-
+        let mesh = Arc::new(config.mesh.clone());
+        let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let metrics = Arc::new(Metrics::new());
+        let (authority, tokens, source, client) = match &config.source {
+            SourceConfig::Folder(folder) => {
+                let authority = Arc::new(Authority::open(&config.state, settings, SystemTime::now())?);
+                (authority, Tokens::Join(JoinKey::open(&config.state)?), watch_folder(folder, mesh).await?, None)
+            }
+            SourceConfig::Kubernetes(installation) => {
+                let client = installation.connect().await.map_err(Box::new)?;
+                let secret = AuthoritySecret::new(client.clone(), &installation.namespace);
+                let authority = Arc::new(Authority::in_secret(secret, settings, SystemTime::now()).await?);
+                let (source, reports) = watch_kubernetes(&client, mesh);
+                let elected = Elected { trust: authority.trust(), reports, metrics: metrics.clone() };
+                tasks.spawn(kubernetes::run(client.clone(), installation.clone(), elected, stop.clone()));
+                let tokens = Tokens::ServiceAccount(Box::new(Reviewer::new(client.clone(), metrics.clone())));
+                (authority, tokens, source, Some(client))
+            }
+        };
+        let authenticator = Arc::new(Authenticator::new(config.mesh.trust_domain.clone(), tokens));
         let registry = Arc::new(Registry::default());
         let in_force = watch::Sender::new(source.state.borrow().clone());
         let cache = Arc::new(Cache::new(compose(&source.models.borrow(), &authority.trust().borrow())));
@@ -328,10 +334,6 @@ fn report(state: &SourceState, metrics: &Metrics) {
     let errors = state.problems.iter().filter(|problem| problem.is_error());
     metrics.source_errors(errors.count());
     metrics.watches(&state.watches);
-}
-
-async fn cluster() -> Result<kube::Client, StartError> {
-    kube::Client::try_default().await.map_err(|error| StartError::Kubernetes(Box::new(error)))
 }
 
 fn compose(model: &Arc<Model>, trust: &Arc<Trust>) -> Configuration {

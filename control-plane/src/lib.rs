@@ -9,7 +9,8 @@
 //! | `render` | (model, [`ResourceKey`], [`View`]) → one Envoy message; a pure function |
 //! | [`xds`] | subscriptions and streams: who gets which resource, and when |
 //! | `webhook` | what the Kubernetes API server asks before it stores a pod |
-//! | [`identity`] | certificate authority, CSR policy, join tokens, who a caller is |
+//! | [`identity`] | certificate authority, CSR policy, tokens, who a caller is |
+//! | `kubernetes` | what it writes into its cluster, by an elected replica |
 //!
 //! Invariant: nothing a proxy sends selects what it may see; only its credentials do.
 
@@ -17,6 +18,7 @@ mod admin;
 mod configuration;
 mod control_plane;
 pub mod identity;
+mod kubernetes;
 mod metrics;
 pub mod model;
 pub mod render;
@@ -30,6 +32,7 @@ pub mod xds;
 pub use admin::{REQUEST_HEADER, Rotation};
 pub use configuration::ServiceStatus;
 pub use control_plane::{Config, ControlPlane, SourceConfig, StartError};
+pub use kubernetes::{ConnectError, Installation};
 pub use resource::{ClientKind, ResourceKey, ResourceType, View};
 pub use status::{ProblemStatus, RootStatus, SourceStatus, Status, WatchStatus};
 pub use webhook::{SettingsError, WebhookConfig};

@@ -13,7 +13,7 @@ use weft_control_plane::identity::JoinKey;
 use weft_control_plane::identity::authority::{Authority, Settings};
 use weft_control_plane::identity::token::Claim;
 use weft_control_plane::model::{Cidr, MeshConfig};
-use weft_control_plane::{Config, ControlPlane, REQUEST_HEADER, Rotation, SourceConfig, WebhookConfig};
+use weft_control_plane::{Config, ControlPlane, Installation, REQUEST_HEADER, Rotation, SourceConfig, WebhookConfig};
 
 /// Weft's control plane: reads what you wrote, tells the proxies, and signs their certificates.
 #[derive(Parser)]
@@ -43,9 +43,19 @@ struct Serve {
     /// Watch the Kubernetes API server of $KUBECONFIG, or of the cluster in which this runs, instead of a folder.
     #[arg(long, conflicts_with = "folder")]
     kubernetes: bool,
-    /// Folder for the authority's keys; made if it does not exist.
-    #[arg(long)]
-    state: PathBuf,
+    /// How to reach the API server, instead of $KUBECONFIG.
+    #[arg(long, requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace in which this control plane runs: that of its Secret, its Lease and its webhook's Service; by default that of the
+    /// service account that it has, or weft-system.
+    #[arg(long, env = "WEFT_NAMESPACE")]
+    namespace: Option<String>,
+    /// Name of this replica in the election; by default the host's name, which is the pod's.
+    #[arg(long, env = "WEFT_POD")]
+    replica: Option<String>,
+    /// Folder for the authority's keys; made if it does not exist. Not used with --kubernetes.
+    #[arg(long, required_unless_present = "kubernetes")]
+    state: Option<PathBuf>,
     /// Address for proxies (ADS and certificate signing).
     #[arg(long, default_value = "127.0.0.1:15012")]
     listen: SocketAddr,
@@ -61,9 +71,6 @@ struct Serve {
     /// File of what the installation says about sidecars, in YAML; edits apply at once.
     #[arg(long, requires = "webhook")]
     injection: Option<PathBuf>,
-    /// Namespace in which this control plane runs.
-    #[arg(long, env = "WEFT_NAMESPACE", default_value = weft_inject::names::SYSTEM_NAMESPACE)]
-    namespace: String,
     /// Trust domain of all identities.
     #[arg(long, default_value = weft_xds::names::DEFAULT_TRUST_DOMAIN)]
     trust_domain: String,
@@ -135,7 +142,9 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .with_writer(std::io::stderr)
                 .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
                 .with_env_filter(
-                    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into()),
+                    // What that library says at each failure is said by whoever waits for the answer, with what follows from it.
+                    tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG")
+                        .unwrap_or_else(|_| "info,kube_client=off".into()),
                 )
                 .init();
             tokio::runtime::Builder::new_multi_thread()
@@ -178,18 +187,22 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     if !args.mesh_range.is_empty() {
         mesh.ranges = args.mesh_range;
     }
-    let (settings, namespace) = (args.injection, args.namespace);
+    let installation = Installation::find(args.namespace, args.replica, args.kubeconfig);
+    let (settings, namespace) = (args.injection, installation.namespace.clone());
     let config = Config {
         listen: args.listen,
         admin: args.admin,
-        health: args.health,
         webhook: args.webhook.map(|listen| WebhookConfig { listen, settings, namespace }),
         mesh,
         certificate_lifetime: args.certificate_lifetime.0,
         root_overlap: args.root_overlap.0,
         insecure_loopback: args.insecure_loopback,
-        source: args.folder.map_or(SourceConfig::Kubernetes, SourceConfig::Folder),
-        ..Config::new(PathBuf::new(), args.state)
+        health: args.health,
+        source: match args.folder {
+            Some(folder) => SourceConfig::Folder(folder),
+            None => SourceConfig::Kubernetes(installation),
+        },
+        ..Config::new(PathBuf::new(), args.state.unwrap_or_default())
     };
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;

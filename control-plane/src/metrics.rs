@@ -24,6 +24,9 @@ pub(crate) struct Metrics {
     rejections: Family<TypeLabel, Counter>,
     convergence: Histogram,
     certificates: Family<ResultLabel, Counter>,
+    token_reviews: Family<ResultLabel, Counter>,
+    elected: Gauge,
+    status_writes: Family<ResultLabel, Counter>,
     source_errors: Gauge,
     changes: Counter,
     watch_synced: Family<KindLabel, Gauge>,
@@ -72,6 +75,24 @@ impl Metrics {
         );
         let certificates = Family::<ResultLabel, Counter>::default();
         registry.register("certificates", "Signing requests, by result (issued, refused)", certificates.clone());
+        let token_reviews = Family::<ResultLabel, Counter>::default();
+        registry.register(
+            "token_reviews",
+            "Questions to the API server about service-account tokens, by result (accepted, refused, unavailable)",
+            token_reviews.clone(),
+        );
+        let elected = Gauge::default();
+        registry.register(
+            "elected",
+            "Whether this replica is the one that writes trust bundles and statuses (on Kubernetes)",
+            elected.clone(),
+        );
+        let status_writes = Family::<ResultLabel, Counter>::default();
+        registry.register(
+            "status_writes",
+            "Statuses of users' objects written to the API server, by result (written, overtaken, failed)",
+            status_writes.clone(),
+        );
         let source_errors = Gauge::default();
         registry.register(
             "source_errors",
@@ -98,6 +119,9 @@ impl Metrics {
             rejections,
             convergence,
             certificates,
+            token_reviews,
+            elected,
+            status_writes,
             source_errors,
             changes,
             watch_synced,
@@ -132,6 +156,18 @@ impl Metrics {
     pub(crate) fn certificate(&self, issued: bool) {
         let result = if issued { "issued" } else { "refused" };
         self.certificates.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn token_review(&self, result: &'static str) {
+        self.token_reviews.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn elected(&self, elected: bool) {
+        self.elected.set(elected.into());
+    }
+
+    pub(crate) fn status_write(&self, result: &'static str) {
+        self.status_writes.get_or_create(&ResultLabel { result }).inc();
     }
 
     pub(crate) fn source_errors(&self, errors: usize) {

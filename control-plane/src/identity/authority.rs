@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use futures_util::StreamExt;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_xds::names::{PodName, SpiffeId};
 
+use super::secret::{AuthoritySecret, Held, SecretError};
 use super::store::{self, StoreError};
 
 /// How long a root is valid. Rotation is how a root ends; this is for roots that were forgotten.
@@ -46,6 +48,19 @@ pub enum AuthorityError {
     /// The state folder.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The Secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// What the state file or the Secret holds is not what was written.
+    #[error(
+        "{place} does not hold the certificate authority's roots: {problem}; restore it from a backup, or move it away to start with a new one"
+    )]
+    Corrupt {
+        /// The file or the Secret.
+        place: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The CSR is not one that is signed.
     #[error(
         "the certificate signing request is refused: {0}; send a PKCS #10 request for an ECDSA P-256 key, signed by that key"
@@ -99,15 +114,39 @@ impl Trust {
     }
 }
 
-/// The authority of one trust domain, kept in one file of the state folder.
+/// The authority of one trust domain, kept in one file of the state folder, or in a Secret that all replicas share.
 pub struct Authority {
     trust_domain: String,
-    file: PathBuf,
+    keep: Keep,
     /// How long certificates are valid from now on.
     lifetime: Duration,
     overlap: Duration,
-    roots: Mutex<Vec<Root>>,
+    roots: Mutex<Roots>,
+    /// Held from the look at the roots until what follows from it has been written.
+    writing: tokio::sync::Mutex<()>,
     trust: watch::Sender<Arc<Trust>>,
+}
+
+/// Where the roots outlive this process.
+enum Keep {
+    File(PathBuf),
+    Secret(Box<AuthoritySecret>),
+}
+
+/// The roots as they were last read or written.
+#[derive(Clone)]
+struct Roots {
+    all: Vec<Root>,
+    /// Of the Secret; empty for a file.
+    version: String,
+}
+
+impl std::ops::Deref for Roots {
+    type Target = [Root];
+
+    fn deref(&self) -> &[Root] {
+        &self.all
+    }
 }
 
 /// How certificates are made.
@@ -130,7 +169,7 @@ impl Authority {
         store::create_folder(folder)?;
         let file = folder.join("authority.json");
         let read = || -> Result<Option<Vec<Root>>, AuthorityError> {
-            store::read(&file)?.map(|content| parse(&file, &content)).transpose()
+            store::read(&file)?.map(|content| parse(&file.display(), &content)).transpose()
         };
         let roots = match read()? {
             Some(roots) => roots,
@@ -140,15 +179,43 @@ impl Authority {
                 read()?.unwrap_or(first)
             }
         };
-        let trust = watch::Sender::new(Arc::new(trust(&roots, now)));
-        Ok(Self {
+        Ok(Self::new(Keep::File(file), Roots { all: roots, version: String::new() }, settings, now))
+    }
+
+    /// Loads the authority from its Secret, or makes it the first time. Of replicas that start together one makes it.
+    ///
+    /// # Errors
+    /// If the Secret cannot be used.
+    pub(crate) async fn in_secret(
+        secret: AuthoritySecret,
+        settings: Settings,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let held = match secret.load().await? {
+            Some(held) => held,
+            None => {
+                let first = vec![Root::generate(&settings.trust_domain, now, unix(now))?];
+                secret.create_once(&serialize(&first)).await?;
+                secret.load().await?.ok_or_else(|| AuthorityError::Corrupt {
+                    place: secret.describe(),
+                    problem: "it was deleted at once".to_owned(),
+                })?
+            }
+        };
+        let roots = Roots { all: parse(&secret.describe(), &held.content)?, version: held.version };
+        Ok(Self::new(Keep::Secret(Box::new(secret)), roots, settings, now))
+    }
+
+    fn new(keep: Keep, roots: Roots, settings: Settings, now: SystemTime) -> Self {
+        Self {
             trust_domain: settings.trust_domain,
-            file,
+            keep,
             lifetime: settings.certificate_lifetime,
             overlap: settings.root_overlap,
+            trust: watch::Sender::new(Arc::new(trust(&roots, now))),
             roots: Mutex::new(roots),
-            trust,
-        })
+            writing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The SPIFFE trust domain.
@@ -213,8 +280,9 @@ impl Authority {
     ///
     /// # Errors
     /// If one is under way, or the state cannot be written; nothing changes then.
-    pub fn rotate(&self, now: SystemTime) -> Result<(u64, u64), AuthorityError> {
-        let mut roots = self.lock();
+    pub async fn rotate(&self, now: SystemTime) -> Result<(u64, u64), AuthorityError> {
+        let _writing = self.writing.lock().await;
+        let roots = self.lock().clone();
         if let Some(next) = roots.iter().find(|root| root.signs_from > unix(now)) {
             return Err(AuthorityError::Rotating { signs_from: next.signs_from });
         }
@@ -222,14 +290,13 @@ impl Authority {
         let signs_from = unix(now + self.overlap + Duration::from_millis(999));
         let until = signs_from + (self.lifetime + CLOCK_SKEW).as_secs();
         let next = Root::generate(&self.trust_domain, now, signs_from)?;
-        let mut rotated = roots.clone();
+        let mut rotated = roots.all;
         for root in &mut rotated {
             root.trusted_until.get_or_insert(until);
         }
         rotated.push(next);
-        store::replace(&self.file, &serialize(&rotated))?;
-        *roots = rotated;
-        self.publish(&roots, now);
+        self.write(rotated, &roots.version).await?;
+        self.publish(now);
         Ok((signs_from, until))
     }
 
@@ -237,14 +304,19 @@ impl Authority {
     ///
     /// # Errors
     /// If the state cannot be written; the step is then due still.
-    pub fn advance(&self, now: SystemTime) -> Result<Option<Duration>, AuthorityError> {
-        let mut roots = self.lock();
+    pub async fn advance(&self, now: SystemTime) -> Result<Option<Duration>, AuthorityError> {
+        let _writing = self.writing.lock().await;
+        let roots = self.lock().clone();
         let kept: Vec<_> = roots.iter().filter(|root| root.is_trusted(now)).cloned().collect();
         if kept.len() < roots.len() && !kept.is_empty() {
-            store::replace(&self.file, &serialize(&kept))?;
-            *roots = kept;
+            match self.write(kept, &roots.version).await {
+                // Another replica took the step; its result is on its way.
+                Err(AuthorityError::Secret(SecretError::Conflict { .. })) => {}
+                other => other?,
+            }
         }
-        self.publish(&roots, now);
+        self.publish(now);
+        let roots = self.lock();
         let next = roots
             .iter()
             .flat_map(|root| [Some(root.signs_from), root.trusted_until])
@@ -254,13 +326,20 @@ impl Authority {
         Ok(next.map(|at| (SystemTime::UNIX_EPOCH + Duration::from_secs(at)).duration_since(now).unwrap_or_default()))
     }
 
-    /// Takes the steps of rotations when they are due, until told to stop.
+    /// Takes the steps of rotations when they are due, and takes over what other replicas write, until told to stop.
     pub(crate) async fn maintain(&self, stop: CancellationToken) {
+        tokio::select! {
+            () = self.rotations(stop) => {}
+            () = self.others() => {}
+        }
+    }
+
+    async fn rotations(&self, stop: CancellationToken) {
         let mut trust = self.trust();
         loop {
             // Before the look at the state: a rotation that starts meanwhile must wake us.
             trust.mark_unchanged();
-            let next_step = self.advance(SystemTime::now()).unwrap_or_else(|error| {
+            let next_step = self.advance(SystemTime::now()).await.unwrap_or_else(|error| {
                 tracing::error!("root rotation: {error}; trying again");
                 Some(RETRY)
             });
@@ -271,6 +350,52 @@ impl Authority {
                 _ = trust.changed() => {}
             }
         }
+    }
+
+    /// Follows the Secret, which other replicas write too. A file is this process's alone.
+    async fn others(&self) {
+        let Keep::Secret(secret) = &self.keep else { return std::future::pending().await };
+        let mut changes = std::pin::pin!(secret.watch());
+        while let Some(change) = changes.next().await {
+            let taken = match change {
+                Ok(Some(held)) => self.take_over(secret, held).await,
+                Ok(None) => {
+                    tracing::error!("{} was deleted; making it again of the roots in use", secret.describe());
+                    let roots = self.lock().all.clone();
+                    secret.create_once(&serialize(&roots)).await.map_err(AuthorityError::from)
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = taken {
+                tracing::warn!("{error}; going on with the roots in use");
+            }
+        }
+    }
+
+    async fn take_over(&self, secret: &AuthoritySecret, held: Held) -> Result<(), AuthorityError> {
+        // Our own write and the news of it must not overtake each other.
+        let _writing = self.writing.lock().await;
+        if self.lock().version == held.version {
+            return Ok(());
+        }
+        let all = parse(&secret.describe(), &held.content)?;
+        *self.lock() = Roots { all, version: held.version };
+        self.publish(SystemTime::now());
+        Ok(())
+    }
+
+    /// Puts roots in the place of those at `version`. The caller holds `writing`.
+    async fn write(&self, roots: Vec<Root>, version: &str) -> Result<(), AuthorityError> {
+        let content = serialize(&roots);
+        let version = match &self.keep {
+            Keep::File(file) => {
+                store::replace(file, &content)?;
+                String::new()
+            }
+            Keep::Secret(secret) => secret.replace(&content, version).await?,
+        };
+        *self.lock() = Roots { all: roots, version };
+        Ok(())
     }
 
     fn leaf(&self, names: Vec<SanType>, now: SystemTime) -> CertificateParams {
@@ -287,8 +412,8 @@ impl Authority {
         params
     }
 
-    fn publish(&self, roots: &[Root], now: SystemTime) {
-        let new = trust(roots, now);
+    fn publish(&self, now: SystemTime) {
+        let new = trust(&self.lock(), now);
         self.trust.send_if_modified(|trust| {
             let changed = **trust != new;
             if changed {
@@ -298,7 +423,7 @@ impl Authority {
         });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Root>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Roots> {
         // Roots are only ever replaced as a whole, so a panic elsewhere cannot have left them half changed.
         self.roots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -381,15 +506,11 @@ fn serialize(roots: &[Root]) -> Vec<u8> {
     serde_json::to_vec_pretty(&stored).unwrap_or_default()
 }
 
-fn parse(path: &Path, content: &[u8]) -> Result<Vec<Root>, AuthorityError> {
-    let corrupt = |problem: String| StoreError::Corrupt {
-        path: path.to_owned(),
-        expected: "the certificate authority's roots",
-        problem,
-    };
+fn parse(place: &dyn std::fmt::Display, content: &[u8]) -> Result<Vec<Root>, AuthorityError> {
+    let corrupt = |problem: String| AuthorityError::Corrupt { place: place.to_string(), problem };
     let stored: Vec<StoredRoot> = serde_json::from_slice(content).map_err(|error| corrupt(error.to_string()))?;
     if stored.is_empty() {
-        return Err(corrupt("it lists no root".into()).into());
+        return Err(corrupt("it lists no root".into()));
     }
     stored
         .into_iter()

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `store` | secrets in files: created once, replaced atomically, readable by the owner only |
 //! | [`authority`] | the roots: which are trusted, which one signs, and when that changes; the policy for what is signed |
-//! | [`token`] | join tokens: how a workload proves who it is before it has a certificate |
+//! | `secret` | the authority's keys in a Secret, which replicas share |
+//! | [`token`] | join tokens: how a workload outside Kubernetes proves who it is before it has a certificate |
+//! | `review` | service-account tokens: how a pod does, by asking the API server |
 //! | `principal` | who a caller is, from its certificate or token, and what that lets it see |
 //! | `serving` | the control plane's own TLS, renewed without a restart |
 //! | `service` | the gRPC service that signs |
@@ -13,13 +15,18 @@
 
 pub mod authority;
 mod principal;
+mod review;
+mod secret;
 mod service;
 mod serving;
 mod store;
 pub mod token;
 
 pub use authority::{Authority, AuthorityError};
-pub(crate) use principal::{Authenticator, Caller, Peer, Principal};
+pub(crate) use principal::{Authenticator, Caller, Peer, Principal, Tokens};
+pub(crate) use review::Reviewer;
+pub(crate) use secret::AuthoritySecret;
+pub use secret::SecretError;
 pub(crate) use service::IdentityService;
 pub(crate) use serving::Serving;
 pub use serving::ServingError;

@@ -12,8 +12,10 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 
 use super::JoinKey;
 use super::authority::Subject;
+use super::review::{ReviewError, Reviewer};
 use crate::configuration::Configuration;
 use crate::model::Pod;
+use crate::xds::Cache;
 use crate::{ResourceType, View};
 
 /// What the connection proved; put into every request's extensions by the server.
@@ -116,35 +118,40 @@ impl Principal {
     }
 }
 
+/// What a workload without a certificate proves itself with.
+pub(crate) enum Tokens {
+    /// A token that this control plane made.
+    Join(JoinKey),
+    /// A token of its pod's service account.
+    ServiceAccount(Box<Reviewer>),
+}
+
 /// Finds out who callers are.
 pub(crate) struct Authenticator {
     trust_domain: String,
-    join_key: JoinKey,
+    tokens: Tokens,
 }
 
 impl Authenticator {
-    pub(crate) fn new(trust_domain: String, join_key: JoinKey) -> Self {
-        Self { trust_domain, join_key }
+    pub(crate) fn new(trust_domain: String, tokens: Tokens) -> Self {
+        Self { trust_domain, tokens }
     }
 
-    /// The caller, by its client certificate or else its join token.
+    /// The caller, by its client certificate or else its token.
     ///
     /// The mesh must know the pod, and as the same workload: a certificate must not outlive its pod, neither by renewing itself nor
     /// by opening streams.
-    pub(crate) fn caller(
+    pub(crate) async fn caller(
         &self,
         extensions: &Extensions,
         metadata: &MetadataMap,
-        configuration: &Configuration,
+        cache: &Cache,
     ) -> Result<Caller, Status> {
         let now = SystemTime::now();
         let peer = extensions.get::<Peer>().cloned().unwrap_or_default();
         let Some(certificate) = &peer.certificate else {
-            let token = bearer(metadata)?;
-            let verified =
-                self.join_key.verify(token, now).map_err(|error| Status::unauthenticated(error.to_string()))?;
-            let principal = known(&verified.claim.namespace, &verified.claim.pod, configuration)?;
-            return Ok(Caller { principal, expires: verified.expires, close: peer.close });
+            let (principal, expires) = self.by_token(self.bearer(metadata)?, cache, now).await?;
+            return Ok(Caller { principal, expires, close: peer.close });
         };
         let (principal, expires) = from_certificate(certificate, &self.trust_domain)
             .map_err(|problem| Status::unauthenticated(format!("client certificate: {problem}")))?;
@@ -155,10 +162,10 @@ impl Authenticator {
                 "the client certificate has expired since the connection was made; reconnect with a new one",
             ));
         }
-        let current = known(&principal.namespace, &principal.pod, configuration)?;
+        let current = self.known(&principal.namespace, &principal.pod, &cache.configuration()).map(Principal::of)?;
         if current != principal {
             return Err(Status::permission_denied(format!(
-                "pod {}/{} is now workload {} with service account {}, the client certificate says {} and {}; ask with a join token instead",
+                "pod {}/{} is now workload {} with service account {}, the client certificate says {} and {}; ask with a token instead",
                 principal.namespace,
                 principal.pod,
                 current.workload,
@@ -169,29 +176,76 @@ impl Authenticator {
         }
         Ok(Caller { principal, expires, close: peer.close })
     }
-}
 
-fn known(namespace: &str, pod: &str, configuration: &Configuration) -> Result<Principal, Status> {
-    configuration.pod(namespace, pod).map(Principal::of).ok_or_else(|| {
-        Status::not_found(format!(
-            "the mesh knows no pod {namespace}/{pod}; add a Workload of that name to the configuration folder"
-        ))
-    })
-}
+    async fn by_token(&self, token: &str, cache: &Cache, now: SystemTime) -> Result<(Principal, SystemTime), Status> {
+        match &self.tokens {
+            Tokens::Join(key) => {
+                let verified = key.verify(token, now).map_err(|error| Status::unauthenticated(error.to_string()))?;
+                let claim = verified.claim;
+                let configuration = cache.configuration();
+                let pod = self.known(&claim.namespace, &claim.pod, &configuration)?;
+                Ok((Principal::of(pod), verified.expires))
+            }
+            Tokens::ServiceAccount(reviewer) => {
+                let reviewed = reviewer.review(token, now).await.map_err(|error| match error {
+                    ReviewError::Unavailable(_) => Status::unavailable(error.to_string()),
+                    ReviewError::Refused(_) | ReviewError::NoPod(_) => Status::unauthenticated(error.to_string()),
+                })?;
+                // After the answer: the pod may have become known while it was waited for.
+                let configuration = cache.configuration();
+                let pod = self.known(&reviewed.namespace, &reviewed.pod, &configuration)?;
+                let same = pod.uid.as_deref() == Some(&*reviewed.uid)
+                    && pod.identity.service_account == reviewed.service_account;
+                if !same {
+                    // The watch is behind, or the token is that of the pod before.
+                    return Err(Status::not_found(format!(
+                        "the token is of pod {}/{} with uid {} and service account {}, but the mesh knows one of that name with uid {} and service account {}; ask again",
+                        reviewed.namespace,
+                        reviewed.pod,
+                        reviewed.uid,
+                        reviewed.service_account,
+                        pod.uid.as_deref().unwrap_or("none"),
+                        pod.identity.service_account,
+                    )));
+                }
+                Ok((Principal::of(pod), reviewed.expires))
+            }
+        }
+    }
 
-fn bearer(metadata: &MetadataMap) -> Result<&str, Status> {
-    let value = metadata.get("authorization").ok_or_else(|| {
-        Status::unauthenticated(
-            "neither a client certificate nor a join token was sent; set node.metadata[\"weft.mesh\"].token_file to a file made with `weft-control-plane token`",
-        )
-    })?;
-    value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or_else(|| Status::unauthenticated("the `authorization` metadata is not `Bearer <join token>`"))
+    fn known<'c>(&self, namespace: &str, pod: &str, configuration: &'c Configuration) -> Result<&'c Pod, Status> {
+        configuration.pod(namespace, pod).ok_or_else(|| {
+            let hint = match &self.tokens {
+                Tokens::Join(_) => "add a Workload of that name to the configuration folder",
+                Tokens::ServiceAccount(_) => {
+                    "it is deleted, or so new that the API server has not told of it yet; ask again"
+                }
+            };
+            Status::not_found(format!("the mesh knows no pod {namespace}/{pod}; {hint}"))
+        })
+    }
+
+    fn bearer<'m>(&self, metadata: &'m MetadataMap) -> Result<&'m str, Status> {
+        let value = metadata.get("authorization").ok_or_else(|| {
+            let (token, file) = match &self.tokens {
+                Tokens::Join(_) => ("a join token", "a file made with `weft-control-plane token`"),
+                Tokens::ServiceAccount(_) => (
+                    "a service-account token",
+                    "where the pod's token with audience `weft` is projected",
+                ),
+            };
+            Status::unauthenticated(format!(
+                "neither a client certificate nor {token} was sent; set node.metadata[\"weft.mesh\"].token_file to {file}"
+            ))
+        })?;
+        value
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .ok_or_else(|| Status::unauthenticated("the `authorization` metadata is not `Bearer <token>`"))
+    }
 }
 
 /// Reads the two names of a workload's certificate. The chain has been verified by the TLS handshake.

@@ -23,7 +23,7 @@ pub(crate) struct IdentityService {
 #[tonic::async_trait]
 impl Identity for IdentityService {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let result = self.sign_for(&request);
+        let result = self.sign_for(&request).await;
         match &result {
             Ok((subject, _)) => tracing::info!(%subject, "certificate issued"),
             Err(status) => tracing::warn!(code = ?status.code(), "certificate refused: {}", status.message()),
@@ -34,9 +34,8 @@ impl Identity for IdentityService {
 }
 
 impl IdentityService {
-    fn sign_for(&self, request: &Request<SignRequest>) -> Result<(String, SignResponse), Status> {
-        let configuration = self.cache.configuration();
-        let caller = self.authenticator.caller(request.extensions(), request.metadata(), &configuration)?;
+    async fn sign_for(&self, request: &Request<SignRequest>) -> Result<(String, SignResponse), Status> {
+        let caller = self.authenticator.caller(request.extensions(), request.metadata(), &self.cache).await?;
         let subject = caller
             .principal
             .subject(self.authority.trust_domain())

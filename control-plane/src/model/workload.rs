@@ -14,6 +14,8 @@ use super::service::{MeshPeer, Protocol};
 pub struct Pod {
     /// Its name.
     pub name: ObjectName,
+    /// What tells it from others of its name, before it and after it; where there are none, nothing.
+    pub uid: Option<String>,
     /// Name of the workload it is a replica of, in the same namespace.
     pub workload: String,
     /// Its addresses, at most one of each family; the first is used by services.

@@ -258,6 +258,13 @@ impl Reader {
 
     fn publish(&mut self, digest: String, result: Result<(Model, Vec<Problem>), Vec<Problem>>) {
         let before = self.state.borrow().clone();
+        // One edit may be noticed twice, on a busy machine for example.
+        let problems = match &result {
+            Ok((_, problems)) | Err(problems) => problems,
+        };
+        if before.digest == digest && before.refused == result.is_err() && before.problems == *problems {
+            return;
+        }
         let state = match result {
             Ok((model, problems)) => {
                 self.models.send_replace(Arc::new(model));

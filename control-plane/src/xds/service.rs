@@ -85,15 +85,15 @@ impl<D: Dialect> StreamingService<D::Incoming> for Method<D> {
             if !shared.source.borrow().loaded {
                 // Every name would be absent, and proxies would give up what they have.
                 return Err(Status::unavailable(
-                    "the configuration folder has not been read without errors yet; see `weft status`",
+                    "the configuration has not been read without errors yet; see `weft status`",
                 ));
             }
-            let configuration = shared.cache.configuration();
-            let caller = authenticator.caller(request.extensions(), request.metadata(), &configuration).inspect_err(
-                |status| {
+            let caller = authenticator
+                .caller(request.extensions(), request.metadata(), &shared.cache)
+                .await
+                .inspect_err(|status| {
                     tracing::warn!(code = ?status.code(), "stream refused: {}", status.message());
-                },
-            )?;
+                })?;
             let (sender, receiver) = mpsc::channel(RESPONSES_AHEAD);
             tokio::spawn(stream::serve::<D>(shared, caller, request.into_inner(), sender));
             Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))

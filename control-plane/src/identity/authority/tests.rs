@@ -115,19 +115,19 @@ fn the_authority_is_the_same_after_a_restart() {
     assert!(accepts(&before.trust().borrow(), &renewed.leaf, now));
 }
 
-#[test]
-fn during_a_rotation_every_peer_accepts_every_unexpired_leaf() {
+#[tokio::test]
+async fn during_a_rotation_every_peer_accepts_every_unexpired_leaf() {
     let folder = tempfile::tempdir().unwrap();
     let start = SystemTime::now();
     let authority = open(folder.path(), start);
-    authority.rotate(start).unwrap();
+    authority.rotate(start).await.unwrap();
     // Leafs are signed and peers learn the bundle every ten minutes; each leaf must be accepted by each bundle that was
     // current at some time since (overlap: one hour) the leaf's own.
     let step = HOUR / 6;
     let mut history: Vec<(SystemTime, Arc<Trust>, CertificateDer<'static>)> = Vec::new();
     for tick in 0..24 {
         let now = start + step * tick;
-        authority.advance(now).unwrap();
+        authority.advance(now).await.unwrap();
         let leaf = authority.sign(&plain_csr(), &subject(), now).unwrap().leaf;
         history.push((now, authority.trust().borrow().clone(), leaf));
         let recent = history.iter().rev().take_while(|(at, ..)| *at + HOUR > now);
@@ -144,21 +144,21 @@ fn during_a_rotation_every_peer_accepts_every_unexpired_leaf() {
     assert_eq!(first.bundle[1], last.bundle[0]);
 }
 
-#[test]
-fn a_rotation_goes_on_after_a_restart_and_cannot_start_twice() {
+#[tokio::test]
+async fn a_rotation_goes_on_after_a_restart_and_cannot_start_twice() {
     let folder = tempfile::tempdir().unwrap();
     let start = SystemTime::now();
     let authority = open(folder.path(), start);
-    authority.rotate(start).unwrap();
-    let error = authority.rotate(start).unwrap_err();
+    authority.rotate(start).await.unwrap();
+    let error = authority.rotate(start).await.unwrap_err();
     assert!(matches!(error, AuthorityError::Rotating { .. }), "{error}");
     let later = start + HOUR + Duration::from_secs(1);
     let authority = open(folder.path(), later);
     assert_eq!(authority.trust().borrow().signer, 1);
-    authority.advance(start + HOUR * 3).unwrap();
+    authority.advance(start + HOUR * 3).await.unwrap();
     assert_eq!(authority.trust().borrow().bundle.len(), 1);
     assert_eq!(open(folder.path(), start).trust().borrow().bundle.len(), 1);
-    authority.rotate(start + HOUR * 3).unwrap();
+    authority.rotate(start + HOUR * 3).await.unwrap();
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn named<'p, 'a>(
 ) -> Option<&'p BuiltPod<'a>> {
     let namespace = target.namespace.as_deref().unwrap_or(&slice.name.namespace);
     let pod = pods.named(namespace, target.name.as_deref()?)?;
-    match (target.uid.as_deref(), pod.uid) {
+    match (target.uid.as_deref(), pod.pod.uid.as_deref()) {
         (Some(wanted), Some(found)) if wanted != found => None,
         _ => Some(pod),
     }

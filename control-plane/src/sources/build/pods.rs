@@ -13,8 +13,6 @@ use crate::model::{MeshConfig, Pod};
 pub(super) struct BuiltPod<'a> {
     pub(super) pod: Pod,
     pub(super) ports: &'a [WorkloadPort],
-    /// Tells it from others of its name, in Kubernetes.
-    pub(super) uid: Option<&'a str>,
 }
 
 impl BuiltPod<'_> {
@@ -66,6 +64,7 @@ pub(super) fn pods<'a>(parts: &Parts<'a>, config: &MeshConfig, notes: &mut Notes
         pods.push(BuiltPod {
             pod: Pod {
                 name: name.clone(),
+                uid: workload.object.metadata.uid.clone(),
                 workload: owner.to_owned(),
                 addresses,
                 identity,
@@ -76,7 +75,6 @@ pub(super) fn pods<'a>(parts: &Parts<'a>, config: &MeshConfig, notes: &mut Notes
                 meshed: said.meshed.unwrap_or(true),
             },
             ports: &said.ports,
-            uid: workload.object.metadata.uid.as_deref(),
         });
     }
     pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));

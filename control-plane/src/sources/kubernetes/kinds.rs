@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject};
+use sha2::{Digest, Sha256};
 use weft_api::{Located, Object, Origin, Problem};
 
 use super::pods;
+use crate::sources::Reported;
 
 /// What problems name where a folder's problems name a file.
 pub(super) const SOURCE: &str = "kubernetes";
 
 /// A kind that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Service,
     EndpointSlice,
     Pod,
@@ -44,7 +46,7 @@ impl Kind {
     ];
 
     /// The kind as users write it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.parts().2
     }
 
@@ -69,7 +71,21 @@ impl Kind {
         }
     }
 
-    pub(super) fn resource(self) -> ApiResource {
+    /// Whether the control plane says in their status what became of objects of this kind.
+    pub(crate) fn has_conditions(self) -> bool {
+        match self {
+            Self::Service | Self::EndpointSlice | Self::Pod | Self::ReferenceGrant => false,
+            Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::Workload
+            | Self::TrafficPolicy
+            | Self::MeshTls
+            | Self::AccessPolicy
+            | Self::FaultPolicy => true,
+        }
+    }
+
+    pub(crate) fn resource(self) -> ApiResource {
         let (group, version, kind, plural) = self.parts();
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         ApiResource {
@@ -87,12 +103,26 @@ impl Kind {
 pub(super) struct Read {
     pub(super) located: Option<Arc<Located>>,
     pub(super) problems: Vec<Problem>,
+    /// Of all that the model is built from: most changes of an object are to its status, or to what counts its changes.
+    digest: [u8; 32],
+    /// Of kinds whose status says what became of them.
+    pub(super) written: Option<Arc<Reported>>,
+}
+
+impl Read {
+    /// Whether a model of the one is a model of the other.
+    pub(super) fn means_the_same(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.located.is_some() == other.located.is_some()
+    }
 }
 
 /// Reads an object of any kind but Pod. It is checked as one in a file is.
 pub(super) fn read(kind: Kind, mut object: DynamicObject) -> Read {
-    // Nobody reads these, and they are most of an object's size.
+    let written = kind.has_conditions().then(|| Arc::new(Reported::of(kind, &mut object)));
+    // Nobody reads these, and they are most of an object's size, or change without a change of the object's meaning.
     object.metadata.managed_fields = None;
+    object.metadata.resource_version = None;
+    object.metadata.generation = None;
     if let Some(data) = object.data.as_object_mut() {
         data.remove("status");
     }
@@ -105,20 +135,23 @@ pub(super) fn read(kind: Kind, mut object: DynamicObject) -> Read {
     value["apiVersion"] = resource.api_version.into();
     value["kind"] = resource.kind.into();
     // JSON is YAML; whoever writes YAML for an API server may read the same words about it.
-    let manifest = weft_api::parse(SOURCE, &value.to_string());
+    let text = value.to_string();
+    let manifest = weft_api::parse(SOURCE, &text);
     let located = manifest.objects.into_iter().next().map(|Located { object, .. }| {
         // Without the tree of positions, which an object of an API server does not have.
         let origin = Origin::elsewhere(SOURCE, &object);
         Arc::new(Located { object, origin })
     });
     let problems = manifest.problems.into_iter().map(|problem| Problem { line: 0, ..problem }).collect();
-    Read { located, problems }
+    Read { located, problems, digest: Sha256::digest(text).into(), written }
 }
 
 /// Reads a pod; `None` for one that has come to its end.
 pub(super) fn read_pod(pod: &Pod) -> Option<Read> {
     let workload = pods::workload(pod)?;
+    let digest = Sha256::digest(format!("{:?} {:?}", workload.metadata, workload.spec)).into();
     let object = Object::Workload(workload);
     let origin = Origin::named(SOURCE, "Pod", object.namespace(), object.name());
-    Some(Read { located: Some(Arc::new(Located { object, origin })), problems: Vec::new() })
+    let located = Some(Arc::new(Located { object, origin }));
+    Some(Read { located, problems: Vec::new(), digest, written: None })
 }

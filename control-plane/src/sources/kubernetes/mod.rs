@@ -23,9 +23,11 @@ use kube::{Api, Client, ResourceExt, api::DynamicObject};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use self::kinds::{Kind, Read};
+pub(crate) use self::kinds::Kind;
+use self::kinds::Read;
 use self::world::{Event, World};
-use super::{Source, SourceState};
+use super::{Reports, Source, SourceState};
+use crate::kubernetes::{backoff, describe};
 use crate::model::{MeshConfig, Model};
 
 /// Events that wait while a model is built; beyond, the watches wait too.
@@ -35,17 +37,19 @@ const ABSENT: Duration = Duration::from_secs(5);
 /// Objects per page of a list.
 const PAGE: u32 = 500;
 
-/// Watches a cluster. Returns at once: the first model comes when every kind has been listed.
+/// Watches a cluster. Returns at once: the first model comes when every kind has been listed. What became of the objects that users
+/// wrote comes after the model that it is about.
 #[must_use]
-pub fn watch_kubernetes(client: &Client, config: Arc<MeshConfig>) -> Source {
+pub(crate) fn watch_kubernetes(client: &Client, config: Arc<MeshConfig>) -> (Source, watch::Receiver<Reports>) {
     let (send, events) = mpsc::channel(QUEUE);
     let watches = Kind::ALL.map(|kind| tokio::spawn(watch_kind(client.clone(), kind, send.clone())));
     let models = watch::Sender::new(Arc::new(Model::empty(config.clone())));
     let state = watch::Sender::<Arc<SourceState>>::default();
+    let (reports, reports_seen) = watch::channel(Reports::default());
     let (models_seen, state_seen) = (models.subscribe(), state.subscribe());
-    let mut tasks = vec![tokio::spawn(follow(events, config, models, state))];
+    let mut tasks = vec![tokio::spawn(follow(events, config, Told { models, state, reports }))];
     tasks.extend(watches);
-    Source::new(models_seen, state_seen, tasks)
+    (Source::new(models_seen, state_seen, tasks), reports_seen)
 }
 
 async fn watch_kind(client: Client, kind: Kind, send: mpsc::Sender<(Kind, Event)>) {
@@ -54,15 +58,15 @@ async fn watch_kind(client: Client, kind: Kind, send: mpsc::Sender<(Kind, Event)
         Kind::Pod => {
             let api: Api<Pod> = Api::all(client);
             let read = |pod: Pod| (key(&pod), kinds::read_pod(&pod));
-            forward(kind, watcher(api, config()).default_backoff(), read, send).await;
+            forward(kind, watcher(api, config()).backoff(backoff()), read, send).await;
         }
         _ => {
             let resource = kind.resource();
             let api: Api<DynamicObject> = Api::all_with(client, &resource);
             let read = move |object: DynamicObject| (key(&object), Some(kinds::read(kind, object)));
-            // The watcher's own waiting is for outages and grows to minutes; an absent kind may be defined any moment.
+            // The watcher itself does not tell an absent kind from an outage.
             loop {
-                let stream = watcher(api.clone(), config()).default_backoff();
+                let stream = watcher(api.clone(), config()).backoff(backoff());
                 forward(kind, stream, read, send.clone()).await;
                 if send.is_closed() {
                     return;
@@ -100,8 +104,9 @@ async fn forward<K: Debug>(
             Ok(watcher::Event::Delete(object)) => Event::Gone(read(object).0),
             Err(error) if is_absent(&error) => Event::Absent,
             Err(error) => {
-                warn!(kind = kind.name(), %error, "watch failed; the last good configuration stays");
-                Event::Failed(error.to_string())
+                let problem = describe(&error);
+                warn!(kind = kind.name(), "watch failed, the last good configuration stays: {problem}");
+                Event::Failed(problem)
             }
         };
         let ends = matches!(event, Event::Absent);
@@ -119,13 +124,15 @@ fn is_absent(error: &WatchError) -> bool {
     }
 }
 
-/// Takes events to models.
-async fn follow(
-    mut events: mpsc::Receiver<(Kind, Event)>,
-    config: Arc<MeshConfig>,
+/// What others are told.
+struct Told {
     models: watch::Sender<Arc<Model>>,
     state: watch::Sender<Arc<SourceState>>,
-) {
+    reports: watch::Sender<Reports>,
+}
+
+/// Takes events to models.
+async fn follow(mut events: mpsc::Receiver<(Kind, Event)>, config: Arc<MeshConfig>, told: Told) {
     let mut world = World::default();
     let mut generation = 0;
     // A change that could not be built yet, because not every kind has been listed.
@@ -137,25 +144,38 @@ async fn follow(
         while let Ok((kind, event)) = events.try_recv() {
             pending |= world.apply(kind, event, now);
         }
-        if !(pending && world.is_synced()) {
-            let before = state.borrow().problems.clone();
-            state.send_replace(Arc::new(world::state(generation, before, world.watches())));
-            continue;
+        let before = told.state.borrow().clone();
+        let mut problems = before.problems.clone();
+        let build = pending && world.is_synced();
+        if build {
+            let (snapshot, config, previous) = (world.snapshot(), config.clone(), told.models.borrow().clone());
+            // Building takes milliseconds of CPU: not on the threads that serve.
+            let built = tokio::task::spawn_blocking(move || snapshot.build(&config, &previous)).await;
+            let Ok((model, found)) = built else {
+                tracing::error!("building the model failed; the last good configuration stays");
+                continue;
+            };
+            pending = false;
+            generation += 1;
+            tell(&found, &before);
+            problems = found;
+            told.models.send_replace(Arc::new(model));
         }
-        let (snapshot, config, previous) = (world.snapshot(), config.clone(), models.borrow().clone());
-        // Building takes milliseconds of CPU: not on the threads that serve.
-        let built = tokio::task::spawn_blocking(move || snapshot.build(&config, &previous)).await;
-        let Ok((model, problems)) = built else {
-            tracing::error!("building the model failed; the last good configuration stays");
-            continue;
-        };
-        pending = false;
-        generation += 1;
-        tell(&problems, &state.borrow());
-        models.send_replace(Arc::new(model));
-        state.send_replace(Arc::new(world::state(generation, problems, world.watches())));
-        if generation == 1 {
+        told.state.send_replace(Arc::new(world::state(generation, problems.clone(), world.watches())));
+        if build && generation == 1 {
             info!("every kind has been listed; configuration applied");
+        }
+        // Of a status that changed and nothing else there is no new model, but whoever writes statuses must know.
+        if generation > 0 && !pending {
+            let objects = world.reported();
+            if build || objects.is_some() {
+                told.reports.send_modify(|reports| {
+                    if let Some(objects) = objects {
+                        reports.objects = objects;
+                    }
+                    reports.problems = problems.into();
+                });
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use weft_api::{Located, Object, Problem};
 use super::kinds::{Kind, Read};
 use crate::model::{MeshConfig, Model};
 use crate::sources::build::{EndpointsFrom, build_from};
-use crate::sources::{SourceState, WatchState};
+use crate::sources::{Reported, SourceState, WatchState};
 
 /// Namespace and name.
 pub(super) type Key = (String, String);
@@ -46,6 +46,8 @@ struct Table {
 /// All objects of all kinds.
 pub(super) struct World {
     tables: BTreeMap<Kind, Table>,
+    /// Whether an object whose status is written may have changed since [`World::reported`].
+    unreported: bool,
 }
 
 impl Default for World {
@@ -54,13 +56,14 @@ impl Default for World {
             let state = WatchState { kind: kind.name(), ..WatchState::default() };
             (kind, Table { state, ..Table::default() })
         };
-        Self { tables: Kind::ALL.into_iter().map(table).collect() }
+        Self { tables: Kind::ALL.into_iter().map(table).collect(), unreported: true }
     }
 }
 
 impl World {
-    /// Takes an event; whether what is known of the cluster may have changed.
+    /// Takes an event; whether a model of what is known would be another.
     pub(super) fn apply(&mut self, kind: Kind, event: Event, now: std::time::SystemTime) -> bool {
+        self.unreported |= kind.has_conditions() && !matches!(event, Event::Failed(_));
         let table = self.tables.entry(kind).or_default();
         if !matches!(event, Event::Failed(_)) {
             table.state.error = None;
@@ -79,19 +82,25 @@ impl World {
                 false
             }
             Event::ListDone => {
-                table.objects = table.listing.take().unwrap_or_default();
+                let listed = table.listing.take().unwrap_or_default();
+                let same = table.objects.len() == listed.len()
+                    && table.objects.iter().zip(&listed).all(|(a, b)| a.0 == b.0 && a.1.means_the_same(b.1));
+                let changed = !(same && table.state.synced);
+                table.objects = listed;
                 table.state.lists += 1;
                 table.state.absent = false;
                 table.state.synced = true;
-                true
+                changed
             }
-            Event::Changed(key, read) => {
-                match keep_last_good(read, table.objects.get(&key)) {
-                    Some(kept) => table.objects.insert(key, kept),
-                    None => table.objects.remove(&key),
-                };
-                true
-            }
+            Event::Changed(key, read) => match keep_last_good(read, table.objects.get(&key)) {
+                Some(kept) => {
+                    let means_the_same = |before: &Read| before.means_the_same(&kept);
+                    let changed = !table.objects.get(&key).is_some_and(means_the_same);
+                    table.objects.insert(key, kept);
+                    changed
+                }
+                None => table.objects.remove(&key).is_some(),
+            },
             Event::Gone(key) => table.objects.remove(&key).is_some(),
             Event::Absent => {
                 // A kind whose definition was removed has no objects any more.
@@ -117,6 +126,12 @@ impl World {
     /// How the watches are.
     pub(super) fn watches(&self) -> Vec<WatchState> {
         self.tables.values().map(|table| table.state.clone()).collect()
+    }
+
+    /// The objects whose status is written, if any of them may have changed since they were last asked for.
+    pub(super) fn reported(&mut self) -> Option<Vec<Arc<Reported>>> {
+        let objects = || self.tables.values().flat_map(|table| table.objects.values());
+        std::mem::take(&mut self.unreported).then(|| objects().filter_map(|read| read.written.clone()).collect())
     }
 
     /// What is known now, cheap to take elsewhere.

@@ -1,0 +1,274 @@
+//! The control plane against a real API server.
+
+mod api_server;
+// Written for the standard harness, whose tests may unwrap; much of it is about a folder.
+#[path = "../serving/support.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod support;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DynamicObject, PostParams};
+use serde_json::{Value, json};
+use support::{Proxy, connect, names_of, sign};
+use tonic::Code;
+use weft_control_plane::{ControlPlane, REQUEST_HEADER, ResourceType};
+use weft_sandbox::testing::{TestResult, eventually};
+use x509_parser::extensions::GeneralName;
+
+use self::api_server::{ApiServer, PATIENCE, ask, metric};
+
+weft_sandbox::tests! {
+    a_pods_token_gets_its_certificate_and_no_other_token_does,
+    replicas_share_one_authority_and_one_of_them_writes,
+    an_outage_of_the_api_server_leaves_proxies_undisturbed_and_is_seen,
+    what_became_of_routes_and_policies_is_in_their_status,
+}
+
+async fn a_pods_token_gets_its_certificate_and_no_other_token_does() -> TestResult {
+    let server = ApiServer::start().await?;
+    let web = server.pod("web", "198.18.0.10").await?;
+    // Made before anything is deleted, and each used once: no answer is remembered from another question.
+    let good = server.token("web", "weft", Some(&web)).await?;
+    let of_deleted_pod = server.token("web", "weft", Some(&web)).await?;
+    let for_another = server.token("web", "vault", Some(&web)).await?;
+    let of_no_pod = server.token("web", "weft", None).await?;
+    let other = server.pod("other", "198.18.0.11").await?;
+    let of_deleted_account = server.token("other", "weft", Some(&other)).await?;
+
+    let control_plane = server.control_plane("a").await?;
+    let channel = connect(control_plane.xds_addr, &control_plane.bundle_pem(), None).await?;
+    let (identity, response) = sign(channel.clone(), Some(&good)).await?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&response.chain_der[0])?;
+    let names = leaf.subject_alternative_name()?.map(|names| names.value.general_names.clone());
+    assert_eq!(
+        names.unwrap_or_default(),
+        [GeneralName::URI("spiffe://weft.local/ns/shop/sa/web"), GeneralName::DNSName("web.web.shop.pod.weft.mesh")]
+    );
+    let with_certificate = connect(control_plane.xds_addr, &control_plane.bundle_pem(), Some(&identity)).await?;
+    sign(with_certificate.clone(), None).await?;
+
+    let refused =
+        async |token: &str| sign(channel.clone(), Some(token)).await.err().map(|s| (s.code(), s.message().to_owned()));
+    for (token, reason) in
+        [(&*for_another, "audience"), (&of_no_pod, "not bound to a pod"), ("x.y.z", "does not accept")]
+    {
+        let (code, message) = refused(token).await.unwrap_or((Code::Ok, String::new()));
+        assert_eq!(code, Code::Unauthenticated, "{reason}");
+        assert!(message.contains(reason), "{message}");
+    }
+
+    server.delete::<ServiceAccount>("other").await?;
+    assert_eq!(refused(&of_deleted_account).await.map(|(code, _)| code), Some(Code::Unauthenticated));
+    server.delete::<Pod>("web").await?;
+    assert_eq!(refused(&of_deleted_pod).await.map(|(code, _)| code), Some(Code::Unauthenticated));
+    eventually("a pod that is gone cannot renew its certificate", PATIENCE, async || {
+        sign(with_certificate.clone(), None).await.err().map(|status| status.code()) == Some(Code::NotFound)
+    })
+    .await;
+    let refusals = metric(&control_plane, r#"weft_control_plane_token_reviews_total{result="refused"}"#).await;
+    assert_eq!(refusals, 5.0);
+    Ok(())
+}
+
+async fn replicas_share_one_authority_and_one_of_them_writes() -> TestResult {
+    let server = ApiServer::start().await?;
+    let (a, b, c) = tokio::join!(server.control_plane("a"), server.control_plane("b"), server.control_plane("c"));
+    let mut replicas = vec![a?, b?, c?];
+    let roots: Vec<_> = replicas.iter().map(ControlPlane::bundle_pem).collect();
+    assert!(roots.iter().all(|root| *root == roots[0]), "{roots:?}");
+
+    let published = async |namespace: &str| {
+        let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), namespace);
+        let map = maps.get_opt("weft-trust").await.ok()??;
+        map.data?.remove("roots.pem")
+    };
+    for namespace in ["shop", "default", "weft-system"] {
+        eventually("the roots are there", PATIENCE, async || published(namespace).await.as_ref() == Some(&roots[0]))
+            .await;
+    }
+    assert_eq!(published("kube-system").await, None);
+    let elected = async |replicas: &[ControlPlane]| {
+        let mut found = Vec::new();
+        for (at, replica) in replicas.iter().enumerate() {
+            if metric(replica, "weft_control_plane_elected").await == 1.0 {
+                found.push(at);
+            }
+        }
+        found
+    };
+    let [first] = elected(&replicas).await[..] else { panic!("not one is elected: {:?}", elected(&replicas).await) };
+
+    // Another than the elected one starts a rotation; all take part in it.
+    let rotating = (first + 1) % 3;
+    let request = http::Request::post("/rotate-root").header(REQUEST_HEADER, "test");
+    let (code, body) = support::request(replicas[rotating].admin_addr, request).await;
+    assert_eq!(code, 200, "{body}");
+    let rotated = replicas[rotating].bundle_pem();
+    assert_ne!(rotated, roots[0]);
+    for replica in &replicas {
+        eventually("every replica has the new root", PATIENCE, async || replica.bundle_pem() == rotated).await;
+    }
+    eventually("the new root is published", PATIENCE, async || published("shop").await.as_ref() == Some(&rotated))
+        .await;
+
+    replicas.swap_remove(first).stop().await;
+    eventually("another is elected", PATIENCE, async || elected(&replicas).await.len() == 1).await;
+    server.create::<Namespace>("", json!({ "metadata": { "name": "later" } })).await?;
+    eventually("it writes", PATIENCE, async || published("later").await.as_ref() == Some(&rotated)).await;
+
+    let secrets: Api<Secret> = Api::namespaced(server.client.clone(), "weft-system");
+    secrets.delete("weft-ca", &Default::default()).await?;
+    eventually("a Secret that was deleted is made again", PATIENCE, async || {
+        matches!(secrets.get_opt("weft-ca").await, Ok(Some(_)))
+    })
+    .await;
+    let restarted = server.control_plane("d").await?;
+    assert_eq!(restarted.bundle_pem(), rotated);
+    Ok(())
+}
+
+async fn an_outage_of_the_api_server_leaves_proxies_undisturbed_and_is_seen() -> TestResult {
+    let mut server = ApiServer::start().await?;
+    let web = server.pod("web", "198.18.0.10").await?;
+    let port = json!([{ "name": "http", "port": 80, "targetPort": 8080 }]);
+    let service = json!({
+        "metadata": { "name": "web" },
+        "spec": { "clusterIP": "198.19.0.80", "selector": { "app": "web" }, "ports": port },
+    });
+    server.create::<Service>("shop", service).await?;
+    let control_plane = server.control_plane("a").await?;
+    let channel = connect(control_plane.xds_addr, &control_plane.bundle_pem(), None).await?;
+    let (identity, _) = sign(channel, Some(&server.token("web", "weft", Some(&web)).await?)).await?;
+    let channel = connect(control_plane.xds_addr, &control_plane.bundle_pem(), Some(&identity)).await?;
+    let mut proxy = Proxy::open(channel.clone(), None).await?;
+    proxy.subscribe(ResourceType::Listener, &["198.19.0.80:80", "198.19.0.81:80"]).await;
+    let told = proxy.take().await;
+    assert_eq!(names_of(&told), ["198.19.0.80:80"]);
+
+    server.kill().await;
+    let watch = async |what: &str| {
+        let status: Value = serde_json::from_str(&ask(&control_plane, "/status").await.1).unwrap_or_default();
+        let watches = status["source"]["watches"].as_array().cloned().unwrap_or_default();
+        watches
+            .into_iter()
+            .find(|watch| watch["kind"] == "Service")
+            .map(|watch| watch[what].clone())
+            .unwrap_or_default()
+    };
+    eventually("the outage is in the status", PATIENCE, async || !watch("error").await.is_null()).await;
+    assert!(metric(&control_plane, r#"weft_control_plane_watch_failures{kind="Service"}"#).await >= 1.0);
+    assert_eq!(ask(&control_plane, "/ready").await.0, 200);
+    eventually("nobody is elected", PATIENCE, async || {
+        metric(&control_plane, "weft_control_plane_elected").await == 0.0
+    })
+    .await;
+    // Who has a certificate needs the API server for nothing.
+    sign(channel.clone(), None).await?;
+    let mut second = Proxy::open(channel, None).await?;
+    second.subscribe(ResourceType::Listener, &["198.19.0.80:80"]).await;
+    assert_eq!(names_of(&second.take().await), ["198.19.0.80:80"]);
+    proxy.expect_silence().await;
+
+    server.serve_again().await?;
+    let service = json!({ "metadata": { "name": "later" }, "spec": { "clusterIP": "198.19.0.81", "ports": port } });
+    server.create::<Service>("shop", service).await?;
+    eventually("the outage is over", PATIENCE, async || watch("error").await.is_null()).await;
+    eventually("what is new is told", PATIENCE, async || {
+        ask(&control_plane, "/status").await.1.contains("198.19.0.81")
+    })
+    .await;
+    assert_eq!(names_of(&proxy.take().await), ["198.19.0.81:80"], "and nothing is told again");
+    Ok(())
+}
+
+async fn what_became_of_routes_and_policies_is_in_their_status() -> TestResult {
+    let server = ApiServer::start().await?;
+    let control_plane = server.control_plane("a").await?;
+    // Kinds that come later are watched all the same.
+    define(&server, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes").await?;
+    define(&server, "weft.mesh", "v1alpha1", "TrafficPolicy", "trafficpolicies").await?;
+    let port = json!([{ "name": "http", "port": 80, "appProtocol": "http" }]);
+    server.create::<Service>("shop", json!({ "metadata": { "name": "web" }, "spec": { "ports": port } })).await?;
+
+    let routes = server.defined("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes");
+    let policies = server.defined("weft.mesh", "v1alpha1", "TrafficPolicy", "trafficpolicies");
+    let mut route = object("gateway.networking.k8s.io/v1", "HTTPRoute");
+    route["spec"] = json!({
+        "parentRefs": [{ "group": "", "kind": "Service", "name": "web" }],
+        "rules": [{ "backendRefs": [{ "name": "new", "port": 80 }] }],
+    });
+    let mut policy = object("weft.mesh/v1alpha1", "TrafficPolicy");
+    policy["spec"] = json!({ "targetRefs": [{ "kind": "Service", "name": "web" }], "timeouts": { "request": "2s" } });
+    create(&routes, route).await?;
+    create(&policies, policy).await?;
+
+    let conditions = async |api: &Api<DynamicObject>, at: &str| {
+        let object = api.get("web").await.ok();
+        let found = object.and_then(|object| object.data.pointer(at)?.as_array().cloned()).unwrap_or_default();
+        found
+            .iter()
+            .map(|c| format!("{}={} {}", text(c, "type"), text(c, "status"), text(c, "reason")))
+            .collect::<Vec<_>>()
+    };
+    let of_route = "/status/parents/0/conditions";
+    let unresolved = ["Accepted=True Accepted", "ResolvedRefs=False BackendNotFound"];
+    let resolved = ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"];
+    eventually("the route's status", PATIENCE, async || conditions(&routes, of_route).await == unresolved).await;
+    eventually("the policy's status", PATIENCE, async || conditions(&policies, "/status/conditions").await == resolved)
+        .await;
+
+    server.create::<Service>("shop", json!({ "metadata": { "name": "new" }, "spec": { "ports": port } })).await?;
+    eventually("the route's status changes with others", PATIENCE, async || {
+        conditions(&routes, of_route).await == resolved
+    })
+    .await;
+    server.delete::<Service>("web").await?;
+    let lost = ["Accepted=False NoMatchingParent", "ResolvedRefs=True ResolvedRefs"];
+    eventually("a parent that is gone", PATIENCE, async || conditions(&routes, of_route).await == lost).await;
+    let lost = ["Accepted=False TargetNotFound", "ResolvedRefs=False TargetNotFound"];
+    eventually("a target that is gone", PATIENCE, async || conditions(&policies, "/status/conditions").await == lost)
+        .await;
+    let failed = metric(&control_plane, r#"weft_control_plane_status_writes_total{result="failed"}"#).await;
+    assert_eq!(failed, 0.0);
+    Ok(())
+}
+
+fn object(api_version: &str, kind: &str) -> Value {
+    json!({ "apiVersion": api_version, "kind": kind, "metadata": { "name": "web", "namespace": "shop" } })
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// Creates an object of a kind that may have been defined a moment ago.
+async fn create(api: &Api<DynamicObject>, object: Value) -> TestResult {
+    let object: DynamicObject = serde_json::from_value(object)?;
+    eventually("the kind is served", PATIENCE, async || match api.create(&PostParams::default(), &object).await {
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) => status.is_already_exists(),
+        Err(_) => false,
+    })
+    .await;
+    Ok(())
+}
+
+/// Defines a kind that takes anything; its status is a thing of its own.
+async fn define(server: &ApiServer, group: &str, version: &str, kind: &str, plural: &str) -> TestResult {
+    let anything = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    // Kinds of this group are defined with the approval of their authors.
+    let approved = json!({ "api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/2997" });
+    let definition = json!({
+        "metadata": { "name": format!("{plural}.{group}"), "annotations": approved },
+        "spec": {
+            "group": group, "scope": "Namespaced", "names": { "kind": kind, "plural": plural },
+            "versions": [{
+                "name": version, "served": true, "storage": true, "subresources": { "status": {} },
+                "schema": { "openAPIV3Schema": anything },
+            }],
+        },
+    });
+    server.create::<CustomResourceDefinition>("", definition).await?;
+    Ok(())
+}
