@@ -58,6 +58,18 @@ impl Capture {
             open()
         })
         .await??;
+        Self::read(socket, outgoing)
+    }
+
+    /// Captures on every interface of the network namespace that the caller is in. Needs the capability NET_RAW.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn here() -> Result<Self, Error> {
+        Self::read(open()?, false)
+    }
+
+    fn read(socket: OwnedFd, outgoing: bool) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
         let reader = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
