@@ -10,7 +10,7 @@ PROPERTIES := PROPTEST_RNG_SEED=1
 
 .PHONY: help
 help: ## Lists the targets.
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
 
 .PHONY: setup
 setup:
@@ -57,3 +57,15 @@ cluster: ## Starts a genuine Kubernetes on this machine and leaves it running (n
 .PHONY: cluster-down
 cluster-down: ## Ends that Kubernetes and removes every trace of it.
 	e2e/cluster/down.sh
+
+.PHONY: e2e-smoke
+e2e-smoke: ## Installs the mesh on a genuine Kubernetes ($KUBECONFIG's or its own) and sees that it works.
+	e2e/kubernetes/run.sh smoke
+
+.PHONY: e2e
+e2e: ## All tests on a genuine Kubernetes: rollouts under load, outages, identities, workloads of every kind, CNI mode.
+	e2e/kubernetes/run.sh all
+
+.PHONY: e2e-scale
+e2e-scale: ## What the control plane needs in a cluster of 1,000 Services and 5,000 pods.
+	e2e/kubernetes/run.sh scale
