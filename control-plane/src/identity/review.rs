@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use weft_inject::names::TOKEN_AUDIENCE;
 
-use crate::kubernetes::describe;
+use crate::kubernetes::{describe, in_time};
 use crate::metrics::Metrics;
 
 /// How long the API server's answer is believed.
@@ -29,9 +29,6 @@ const MOST_REMEMBERED: usize = 16_384;
 
 /// Questions asked at a time: a rollout of thousands of pods must not be a flood.
 const AT_ONCE: usize = 32;
-
-/// How long an answer may take. The proxy waits a little longer.
-const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Where the API server says to which pod a token is bound.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
@@ -121,9 +118,8 @@ impl Reviewer {
             ..TokenReview::default()
         };
         let parameters = PostParams::default();
-        let answer = tokio::time::timeout(PATIENCE, self.api.create(&parameters, &question))
+        let answer = in_time(self.api.create(&parameters, &question))
             .await
-            .map_err(|_| ReviewError::Unavailable(format!("no answer within {PATIENCE:?}")))?
             .map_err(|error| ReviewError::Unavailable(describe(&error)))?;
         let status = answer.status.unwrap_or_default();
         if status.authenticated != Some(true) {

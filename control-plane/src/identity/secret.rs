@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::{WatchStreamExt, watcher::watch_object};
 
-use crate::kubernetes::{backoff, describe};
+use crate::kubernetes::{backoff, describe, in_time};
 
 /// The Secret's name.
 pub(crate) const NAME: &str = "weft-ca";
@@ -71,13 +71,14 @@ impl AuthoritySecret {
     }
 
     pub(super) async fn load(&self) -> Result<Option<Held>, SecretError> {
-        let secret = self.api.get_opt(NAME).await.map_err(|error| self.failed("read", &error))?;
+        let secret = in_time(self.api.get_opt(NAME)).await.map_err(|error| self.failed("read", &error))?;
         secret.map(|secret| self.held(secret)).transpose()
     }
 
     /// Creates it unless it exists: of replicas that start together one wins, and the others read what that one wrote.
     pub(super) async fn create_once(&self, content: &[u8]) -> Result<(), SecretError> {
-        match self.api.create(&PostParams::default(), &self.secret(content, None)).await {
+        let secret = self.secret(content, None);
+        match in_time(self.api.create(&PostParams::default(), &secret)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
             Err(error) => Err(self.failed("create", &error)),
@@ -87,7 +88,7 @@ impl AuthoritySecret {
     /// Replaces what it held at `version`. Returns the new version.
     pub(super) async fn replace(&self, content: &[u8], version: &str) -> Result<String, SecretError> {
         let secret = self.secret(content, Some(version.to_owned()));
-        match self.api.replace(NAME, &PostParams::default(), &secret).await {
+        match in_time(self.api.replace(NAME, &PostParams::default(), &secret)).await {
             Ok(replaced) => Ok(replaced.metadata.resource_version.unwrap_or_default()),
             Err(kube::Error::Api(status)) if status.is_conflict() => {
                 Err(SecretError::Conflict { namespace: self.namespace.clone() })

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Installation, describe};
+use super::{Installation, describe, in_time};
 
 /// The Lease's name.
 const NAME: &str = "weft-control-plane";
@@ -59,17 +59,20 @@ pub(super) async fn run(
     }
     elected.send_replace(false);
     if candidate.holds(Instant::now())
-        && let Ok(Some(mut lease)) = api.get_opt(NAME).await
-        && lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(&*candidate.name)
+        && let Err(error) = in_time(give_back(&api, &candidate.name)).await
     {
-        if let Some(spec) = &mut lease.spec {
-            // Empty means free: the next one need not wait.
-            spec.holder_identity = Some(String::new());
-        }
-        if let Err(error) = api.replace(NAME, &PostParams::default(), &lease).await {
-            tracing::debug!("giving the Lease {NAME} back: {}", describe(&error));
-        }
+        tracing::debug!("giving the Lease {NAME} back: {}", describe(&error));
     }
+}
+
+/// Empties the Lease: the next holder need not wait.
+async fn give_back(api: &Api<Lease>, name: &str) -> Result<(), kube::Error> {
+    let Some(mut lease) = api.get_opt(NAME).await? else { return Ok(()) };
+    if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(name)) {
+        spec.holder_identity = Some(String::new());
+        api.replace(NAME, &PostParams::default(), &lease).await?;
+    }
+    Ok(())
 }
 
 async fn attempt(api: &Api<Lease>, candidate: &mut Candidate) -> Result<(), kube::Error> {

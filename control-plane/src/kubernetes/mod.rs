@@ -20,6 +20,7 @@ mod trust;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::sync::watch;
@@ -118,6 +119,17 @@ pub(crate) async fn run(client: kube::Client, installation: Installation, work: 
 /// Labels of what the control plane makes.
 pub(crate) fn labels() -> BTreeMap<String, String> {
     BTreeMap::from([("app.kubernetes.io/part-of".to_owned(), "weft".to_owned())])
+}
+
+/// How long an answer of the API server is waited for. A little less than proxies wait for theirs.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The answer, or an error if it does not come: the library itself waits for minutes, because watches are silent for minutes.
+pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(kube::Error::Service(format!("the API server did not answer within {PATIENCE:?}").into())),
+    }
 }
 
 /// What went wrong, in one line, with its causes.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use weft_api::Problem;
 
 use super::conditions::desired;
-use super::{FIELD_MANAGER, describe};
+use super::{FIELD_MANAGER, describe, in_time};
 use crate::metrics::Metrics;
 use crate::sources::{Kind, Reported, Reports};
 
@@ -82,7 +82,7 @@ async fn apply(client: &kube::Client, object: &Reported, status: &Value) -> Resu
     });
     // By force: a list of conditions or parents that somebody else wrote to is taken over with what they wrote.
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch_status(&object.name, &parameters, &Patch::Apply(&patch)).await?;
+    in_time(api.patch_status(&object.name, &parameters, &Patch::Apply(&patch))).await?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use tokio::sync::watch;
 use weft_inject::names::{CONTROL_PLANE, SYSTEM_NAMESPACES, TRUST_CONFIG_MAP, TRUST_KEY};
 
-use super::{FIELD_MANAGER, backoff, describe};
+use super::{FIELD_MANAGER, backoff, describe, in_time};
 use crate::identity::authority::Trust;
 
 /// How soon what could not be written is tried again.
@@ -107,13 +107,14 @@ async fn write(
         ..ConfigMap::default()
     };
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    api.patch(TRUST_CONFIG_MAP, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&map)).await?;
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    in_time(api.patch(TRUST_CONFIG_MAP, &parameters, &Patch::Apply(&map))).await?;
     Ok(())
 }
 
 /// What the ConfigMaps belong to: with it they go when Weft is uninstalled. An object in a namespace can own none in another.
 async fn owner(client: &kube::Client) -> Option<OwnerReference> {
-    let role = match Api::<ClusterRole>::all(client.clone()).get_metadata_opt(CONTROL_PLANE).await {
+    let role = match in_time(Api::<ClusterRole>::all(client.clone()).get_metadata_opt(CONTROL_PLANE)).await {
         Ok(role) => role?,
         Err(error) => {
             tracing::debug!("ClusterRole {CONTROL_PLANE}: {}", describe(&error));

@@ -43,13 +43,7 @@ pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Source
     let (send, events) = mpsc::unbounded_channel();
     // Watching starts before the first reading, so that no edit falls between.
     let watcher = watcher(path, send);
-    let mut reader = Reader {
-        path: path.to_owned(),
-        config: config.clone(),
-        seen: Fingerprint::default(),
-        models: watch::Sender::new(Arc::new(Model::empty(config))),
-        state: watch::Sender::default(),
-    };
+    let mut reader = Reader::new(path, config);
     let (models, state) = (reader.models.subscribe(), reader.state.subscribe());
     reader.read().await.map_err(|source| FolderError { path: path.to_owned(), source })?;
     let task = tokio::spawn(follow(reader, watcher, events));
@@ -217,6 +211,16 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(path: &Path, config: Arc<MeshConfig>) -> Self {
+        Self {
+            path: path.to_owned(),
+            config: config.clone(),
+            seen: Fingerprint::default(),
+            models: watch::Sender::new(Arc::new(Model::empty(config))),
+            state: watch::Sender::default(),
+        }
+    }
+
     async fn has_changed(&self) -> bool {
         let path = self.path.clone();
         match blocking(move || Fingerprint::of(&path)).await {
@@ -322,5 +326,24 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
         Ok(result) => result,
         // The work panicked, or the runtime is going away.
         Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_same_text_read_again_is_no_new_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let account = |name: &str| format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}}}\n");
+        std::fs::write(&file, account("a")).unwrap();
+        let mut reader = Reader::new(folder.path(), Arc::default());
+        for (text, generation) in [(account("a"), 1), (account("a"), 1), (account("b"), 2), (account("b"), 2)] {
+            std::fs::write(&file, text).unwrap();
+            reader.read().await.unwrap();
+            assert_eq!(reader.state.borrow().generation, generation);
+        }
     }
 }

@@ -139,3 +139,15 @@ async fn an_outage_is_no_answer_and_not_remembered() {
         assert_eq!(asked.load(Ordering::SeqCst), asked_so_far);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_answer_is_not_waited_for_longer_than_the_proxy_waits() {
+    let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
+        std::future::pending::<Result<http::Response<kube::client::Body>, Infallible>>()
+    });
+    let reviewer = Reviewer::new(kube::Client::new(service, "default"), Arc::new(Metrics::new()));
+    let started = Instant::now();
+    let error = reviewer.review("x.y.z", SystemTime::now()).await.unwrap_err();
+    assert!(matches!(error, ReviewError::Unavailable(_)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}

@@ -153,6 +153,35 @@ fn a_broken_object_keeps_its_last_good_version_and_concerns_no_other() {
 }
 
 #[test]
+fn a_change_of_status_alone_makes_no_model_and_is_told_to_who_writes_statuses() {
+    let mut cluster = web_with_one_pod();
+    let route = |version: &str, status: Value| {
+        json!({
+            "metadata": { "name": "web", "namespace": "shop", "generation": 1, "resourceVersion": version },
+            "spec": { "parentRefs": [{ "group": "", "kind": "Service", "name": "web" }] },
+            "status": status,
+        })
+    };
+    let changed = |cluster: &mut Cluster, object: Value| {
+        let (key, read) = told(Kind::HttpRoute, object);
+        cluster.world.apply(Kind::HttpRoute, Event::Changed(key, read), SystemTime::UNIX_EPOCH)
+    };
+    assert!(changed(&mut cluster, route("1", Value::Null)));
+    assert_eq!(cluster.world.reported().unwrap()[0].references.len(), 1);
+    assert!(cluster.world.reported().is_none(), "nothing new");
+    assert!(!changed(&mut cluster, route("2", json!({ "parents": [] }))));
+    let reported = cluster.world.reported().unwrap();
+    assert_eq!((&*reported[0].version, &reported[0].status), ("2", &json!({ "parents": [] })));
+
+    // Most of what is told of pods concerns nobody here.
+    let mut noise = pod(A.0, A.1, A.2);
+    noise["metadata"]["resourceVersion"] = "9".into();
+    noise["status"]["conditions"][0]["lastProbeTime"] = "2026-01-01T00:00:05Z".into();
+    let (key, read) = told(Kind::Pod, noise);
+    assert!(!cluster.world.apply(Kind::Pod, Event::Changed(key, read), SystemTime::UNIX_EPOCH));
+}
+
+#[test]
 fn what_cannot_stand_beside_another_is_left_out() {
     let mut cluster = web_with_one_pod();
     let mut second = service("web");
