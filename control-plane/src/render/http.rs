@@ -19,7 +19,8 @@ const MAX_REQUEST_HEAD_KIB: u32 = 64;
 const MAX_HEADERS: u32 = 1000;
 /// Enough for 1 Gbit/s at 2 ms; a stalled reader holds no more than this.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// 96 stream windows: a proxy puts no more streams on a connection than its window holds.
+const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 /// How long the first bytes are awaited before they count as unknown.
 const DETECTION: Duration = Duration::from_millis(200);
 
@@ -72,10 +73,11 @@ pub(super) fn connection_manager(
             normalize_path: truth(false),
             merge_slashes: false,
             proxy_100_continue: true,
-            // Streams of events and long polls are nobody's mistake; routes limit what should be limited.
-            stream_idle_timeout: duration(Duration::ZERO),
+            // Streams of events and long polls are nobody's mistake; but one that says nothing for an hour holds a place in its
+            // cluster's max_requests that a client owing its body would else hold for ever.
+            stream_idle_timeout: duration(Duration::from_secs(3600)),
             request_timeout: duration(Duration::ZERO),
-            request_headers_timeout: duration(Duration::ZERO),
+            request_headers_timeout: duration(Duration::from_secs(60)),
             delayed_close_timeout: duration(Duration::from_secs(1)),
             drain_timeout: duration(Duration::from_secs(5)),
             ..Default::default()

@@ -210,7 +210,9 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        let message = convert::request_to_h2(self.request, connection.allows_upgrade())
+        let asks_for_upgrade = self.request.fields.contains("upgrade");
+        let may_upgrade = asks_for_upgrade && connection.allows_upgrade().await;
+        let message = convert::request_to_h2(self.request, may_upgrade)
             .map_err(|error| Failure::Unconvertible(error.to_string()))?;
         let upgrade = message.extensions().get::<h2::ext::Protocol>().is_some();
         let opens_tunnel = upgrade || self.request.is_connect();

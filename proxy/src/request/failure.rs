@@ -37,6 +37,8 @@ pub enum Failure {
     StreamDuration {
         /// As with [`Failure::Idle`].
         request_complete: bool,
+        /// Whether it is the cluster's limit, not the route's.
+        is_upstream: bool,
     },
     /// The client is gone.
     DownstreamGone,
@@ -70,7 +72,8 @@ impl Failure {
             Over::Route => Self::RouteTimeout,
             Over::PerTry => Self::PerTryTimeout,
             Over::Idle => Self::Idle { request_complete },
-            Over::Duration => Self::StreamDuration { request_complete },
+            Over::Duration => Self::StreamDuration { request_complete, is_upstream: false },
+            Over::UpstreamDuration => Self::StreamDuration { request_complete, is_upstream: true },
         }
     }
 
@@ -149,7 +152,7 @@ impl Failure {
         match self {
             Self::PerTryTimeout | Self::RouteTimeout => 504,
             // As Envoy: the client is to blame as long as it owes a part of its request.
-            Self::Idle { request_complete: false } | Self::StreamDuration { request_complete: false } => 408,
+            Self::Idle { request_complete: false } | Self::StreamDuration { request_complete: false, .. } => 408,
             Self::Idle { .. } | Self::StreamDuration { .. } => 504,
             Self::Malformed(_) => 502,
             Self::Unconvertible(_) => 400,
@@ -166,6 +169,7 @@ impl Failure {
             }
             Self::PerTryTimeout | Self::RouteTimeout => Flag::Timeout,
             Self::Idle { .. } => Flag::StreamIdle,
+            Self::StreamDuration { is_upstream: true, .. } => Flag::UpstreamDuration,
             Self::StreamDuration { .. } => Flag::StreamDuration,
             Self::DownstreamGone => Flag::DownstreamClosed,
             Self::Unconvertible(_) => Flag::Malformed,

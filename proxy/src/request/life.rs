@@ -24,6 +24,7 @@ use std::borrow::Cow;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use weft_rules::{Action, ClusterChoice, Forward, IdleTimeout, Route};
 
@@ -129,6 +130,7 @@ pub async fn serve(
         };
         clock.set_idle(&cx.worker.sweep, idle);
     }
+    clock.set_longest(&cx.worker.sweep, longest(forward, request));
     if framing.is_empty() {
         clock.request_complete();
     }
@@ -180,9 +182,14 @@ fn prepare(
     choice: &ClusterChoice,
     request: &mut RequestHead,
 ) -> Result<bool, LocalReply> {
+    // The route's word, or else the listener's.
+    let allows = |protocol: &[u8]| {
+        let rule = forward.upgrades.iter().find(|rule| rule.name.as_bytes().eq_ignore_ascii_case(protocol));
+        rule.map_or_else(|| cx.chain.upgrades.allows(protocol), |rule| rule.enabled)
+    };
     let upgrade = match request.fields.get("upgrade") {
         Some(protocol) if request.fields.list_contains("connection", "upgrade") => {
-            if !cx.chain.upgrades.allows(protocol) {
+            if !allows(protocol) {
                 // The server may answer without switching; it just is not asked (RFC 9110 §7.8).
                 request.fields.remove("upgrade");
                 false
@@ -192,7 +199,7 @@ fn prepare(
         }
         _ => false,
     };
-    if request.is_connect() && !cx.chain.upgrades.allows_connect() {
+    if request.is_connect() && !allows(b"connect") {
         let text = "CONNECT is not enabled for this destination\n";
         return Err(LocalReply::new(403, Flag::NoRoute, text));
     }
@@ -216,6 +223,33 @@ fn prepare(
     }
     choice.request_headers.apply(&mut request.fields);
     Ok(upgrade || request.is_connect())
+}
+
+/// The longest life of a stream: what a gRPC client asks for, as far as the route believes it, in the place of the route's own limit.
+fn longest(forward: &Forward, request: &RequestHead) -> Option<Duration> {
+    let asked = || Some((forward.grpc_timeout?, grpc_timeout(request.fields.get("grpc-timeout")?)?));
+    match asked() {
+        Some((limits, asked)) => Some(limits.max.map_or(asked, |max| asked.min(max)).saturating_sub(limits.offset)),
+        None => forward.max_stream_duration.flatten(),
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests"). What is malformed asks for nothing.
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let n: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(n * 3600),
+        b'M' => Duration::from_secs(n * 60),
+        b'S' => Duration::from_secs(n),
+        b'm' => Duration::from_millis(n),
+        b'u' => Duration::from_micros(n),
+        b'n' => Duration::from_nanos(n),
+        _ => return None,
+    })
 }
 
 /// Why there is no response from upstream.
@@ -257,6 +291,7 @@ async fn send(
         let per_try = per_try.map(|after| FromTheEnd::new(&cx.worker.sweep, after));
         let started = Instant::now();
         let in_flight = target.endpoint().map(|endpoint| endpoint.begin());
+        clock.begin_attempt(&cx.worker.sweep, cluster.config().max_stream_duration);
         let attempt = Attempt { cx, target: &target, request, framing, per_try: per_try.as_ref(), clock };
         let outcome = attempt.run(body, response, reply).await;
         drop(retry_permit.take());
@@ -428,6 +463,7 @@ async fn hand_on(
         }
         Err(Over::Idle) => Flag::StreamIdle,
         Err(Over::Duration) => Flag::StreamDuration,
+        Err(Over::UpstreamDuration) => Flag::UpstreamDuration,
         Err(Over::Route | Over::PerTry) => Flag::Timeout,
     };
     // The head is out, so the only way to say that the rest will not come is to break the stream.

@@ -39,8 +39,10 @@ pub enum Flag {
     Malformed,
     /// The stream was idle for too long.
     StreamIdle,
-    /// The stream lived for too long.
+    /// The stream lived longer than its route allows.
     StreamDuration,
+    /// The stream to the upstream lived longer than its cluster allows.
+    UpstreamDuration,
 }
 
 impl Flag {
@@ -62,7 +64,8 @@ impl Flag {
             Self::DownstreamClosed => "DC",
             Self::Malformed => "DPE",
             Self::StreamIdle => "SI",
-            Self::StreamDuration => "UMSDR",
+            Self::StreamDuration => "DT",
+            Self::UpstreamDuration => "UMSDR",
         }
     }
 }
@@ -177,7 +180,13 @@ fn write_whole(sink: &mut Sink<'_>, body: &[u8]) -> Result<(), WriteError> {
 /// DEADLINE_EXCEEDED, not the UNAVAILABLE that callers take for an invitation to try again.
 fn grpc_status(answer: &LocalReply) -> u16 {
     match answer.status {
-        _ if matches!(answer.flag, Some(Flag::Timeout | Flag::StreamIdle | Flag::StreamDuration)) => 4,
+        _ if matches!(
+            answer.flag,
+            Some(Flag::Timeout | Flag::StreamIdle | Flag::StreamDuration | Flag::UpstreamDuration)
+        ) =>
+        {
+            4
+        }
         400 => 13,
         401 => 16,
         403 => 7,

@@ -54,8 +54,8 @@ pub async fn serve(
     if chain.h2.allow_connect {
         builder.enable_connect_protocol();
     }
-    let io = Guarded::new(Prefixed::new(io, received));
-    let written = io.written();
+    let io = Guarded::server(Prefixed::new(io, received));
+    let progress = io.progress();
     let handshake = builder.handshake::<_, Bytes>(io);
     let timeout = worker.sweep.after(worker.settings().handshake_timeout);
     let mut connection = match timeout.race(handshake).await {
@@ -72,7 +72,7 @@ pub async fn serve(
         let is_quiet = streams.open.get() == 0;
         let limit = if leaving { Some(FAREWELL) } else { chain.idle_timeout };
         let quiet_for = limit.filter(|_| is_quiet).map(|limit| worker.sweep.after(limit));
-        let written_before = written.get();
+        let written_before = progress.written();
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
             () = drain.started(), if !leaving => {
@@ -90,7 +90,7 @@ pub async fn serve(
                 if !leaving {
                     leaving = true;
                     connection.graceful_shutdown();
-                } else if written.get() == written_before {
+                } else if progress.written() == written_before {
                     return debug!(source = %downstream.source, "a client that does not close is closed");
                 }
                 continue;
@@ -128,7 +128,7 @@ pub async fn refuse_all(worker: &Worker, io: BoxIo, received: Vec<u8>, downstrea
 }
 
 async fn refuse_each(io: BoxIo, received: Vec<u8>, downstream: &Downstream, answer: &LocalReply) {
-    let io = Guarded::new(Prefixed::new(io, received));
+    let io = Guarded::server(Prefixed::new(io, received));
     let Ok(mut connection) = h2::server::handshake(io).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (parts, _) = request.into_parts();

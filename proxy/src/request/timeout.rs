@@ -5,10 +5,11 @@
 //! | route's `timeout` | the end of the request | 504 |
 //! | `per_try_timeout` | the end of the request, or the attempt's begin if that is later | 504, or another attempt |
 //! | `stream_idle_timeout` | the last byte of a body, either way | 408, or 504 if the request is complete |
-//! | `max_stream_duration` | the begin of the stream | 408, or 504 if the request is complete |
+//! | a route's `max_stream_duration`, or the client's `grpc-timeout` | the begin of the stream | 408, or 504 if the request is complete |
+//! | a cluster's `max_stream_duration` | the begin of the attempt | 408, or 504 if the request is complete |
 
 use crate::stream::sweep::{Deadline, Passed, Sweep};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -27,8 +28,10 @@ pub enum Over {
     PerTry,
     /// Nothing moved for too long.
     Idle,
-    /// The stream lived too long.
+    /// The stream lived longer than its route allows.
     Duration,
+    /// The attempt lived longer than its cluster allows a stream to.
+    UpstreamDuration,
 }
 
 /// The limits of one request.
@@ -36,14 +39,23 @@ pub struct Clock {
     complete: Cell<bool>,
     route: Option<FromTheEnd>,
     idle: Idle,
+    began: Instant,
     longest: Option<Deadline>,
+    attempt_longest: RefCell<Option<Deadline>>,
 }
 
 impl Clock {
     /// A request that has just begun, and of whose route nothing is known yet: only `idle`, the longest time without a byte in either
     /// direction, limits it.
     pub fn new(sweep: &Sweep, idle: Option<Duration>) -> Self {
-        Self { complete: Cell::new(false), route: None, idle: Idle::new(sweep, idle), longest: None }
+        Self {
+            complete: Cell::new(false),
+            route: None,
+            idle: Idle::new(sweep, idle),
+            began: Instant::now(),
+            longest: None,
+            attempt_longest: RefCell::new(None),
+        }
     }
 
     /// The route's own limit to idleness, in the place of the listener's.
@@ -59,7 +71,12 @@ impl Clock {
 
     /// The longest life of the whole stream.
     pub fn set_longest(&mut self, sweep: &Sweep, longest: Option<Duration>) {
-        self.longest = longest.map(|longest| sweep.after(longest));
+        self.longest = longest.map(|longest| sweep.deadline(self.began + longest));
+    }
+
+    /// An attempt begins, at a cluster whose streams live no longer than this.
+    pub fn begin_attempt(&self, sweep: &Sweep, longest: Option<Duration>) {
+        *self.attempt_longest.borrow_mut() = longest.map(|longest| sweep.after(longest));
     }
 
     /// The request has been received whole. Only the first call counts.
@@ -119,6 +136,9 @@ impl Clock {
     fn poll_stream_over(&self, cx: &mut Context<'_>) -> Poll<Over> {
         if self.longest.as_ref().is_some_and(|longest| longest.poll_passed(cx).is_ready()) {
             return Poll::Ready(Over::Duration);
+        }
+        if self.attempt_longest.borrow().as_ref().is_some_and(|longest| longest.poll_passed(cx).is_ready()) {
+            return Poll::Ready(Over::UpstreamDuration);
         }
         self.idle.poll_passed(cx).map(|Passed| Over::Idle)
     }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Control frames that may come at once, and the most that can be saved up.
@@ -27,32 +28,75 @@ const PREFACE: usize = 24;
 
 const HEAD: usize = 9;
 
-/// A transport that an HTTP/2 server reads from.
+/// A transport that carries HTTP/2.
 pub struct Guarded<S = BoxIo> {
     io: S,
     received: Scanner,
     sent: Scanner,
     credit: u32,
     refilled: Instant,
-    written: Rc<Cell<u64>>,
+    progress: Rc<Progress>,
 }
 
-impl<S> Guarded<S> {
-    /// `io` gives the client's preface first.
-    pub fn new(io: S) -> Self {
-        Self {
-            io,
-            received: Scanner { skip: PREFACE, ..Scanner::default() },
-            sent: Scanner::default(),
-            credit: BURST,
-            refilled: Instant::now(),
-            written: Rc::default(),
+/// What can be seen of a guarded connection from outside.
+#[derive(Debug, Default)]
+pub struct Progress {
+    written: Cell<u64>,
+    settings: Cell<bool>,
+    on_settings: Notify,
+}
+
+impl Progress {
+    /// Bytes written so far: they tell a slow reader from one that has stopped.
+    pub fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// Resolves when the peer's first SETTINGS have been read, or will never be.
+    pub async fn settings(&self) {
+        while !self.settings.get() {
+            self.on_settings.notified().await;
         }
     }
 
-    /// Bytes written so far, to be looked at from outside: they tell a slow reader from one that has stopped.
-    pub fn written(&self) -> Rc<Cell<u64>> {
-        self.written.clone()
+    /// The peer's SETTINGS have come, or the connection has ended without.
+    pub fn end_wait(&self) {
+        self.settings.set(true);
+        self.on_settings.notify_waiters();
+    }
+}
+
+impl<S> Guarded<S> {
+    /// The server's end: `io` gives the client's preface first.
+    pub fn server(io: S) -> Self {
+        Self::new(io, Scanner { skip: PREFACE, ..Scanner::default() }, Scanner::default())
+    }
+
+    /// The client's end: it sends the preface.
+    pub fn client(io: S) -> Self {
+        Self::new(io, Scanner::default(), Scanner { skip: PREFACE, ..Scanner::default() })
+    }
+
+    fn new(io: S, received: Scanner, sent: Scanner) -> Self {
+        Self { io, received, sent, credit: BURST, refilled: Instant::now(), progress: Rc::default() }
+    }
+
+    /// What can be seen from outside.
+    pub fn progress(&self) -> Rc<Progress> {
+        self.progress.clone()
+    }
+
+    /// Counts the first `n` of these bytes as written.
+    fn wrote<'b>(&mut self, slices: impl IntoIterator<Item = &'b [u8]>, n: usize) {
+        self.progress.written.set(self.progress.written.get() + n as u64);
+        let (mut left, mut earned) = (n, 0);
+        for slice in slices {
+            let taken = left.min(slice.len());
+            self.sent
+                .scan(&slice[..taken], |kind| earned += PER_FRAME_SENT * u32::from(matches!(kind, DATA | HEADERS)));
+            left -= taken;
+        }
+        self.credit = (self.credit + earned).min(BURST);
     }
 
     fn spend(&mut self, frames: u32) -> io::Result<()> {
@@ -108,16 +152,22 @@ impl Scanner {
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        let mut control = 0;
+        let (mut control, mut settings) = (0, false);
         self.received.scan(&buf.filled()[before..], |kind| {
             control += u32::from(!matches!(kind, DATA | HEADERS | CONTINUATION));
+            settings |= kind == SETTINGS;
         });
+        if settings && !self.progress.settings.get() {
+            // Whoever waits looks after the codec has had these bytes: all on a connection are tasks of one thread.
+            self.progress.end_wait();
+        }
         Poll::Ready(self.spend(control))
     }
 }
@@ -125,11 +175,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        self.written.set(self.written.get() + n as u64);
-        let mut earned = 0;
-        self.sent.scan(&buf[..n], |kind| earned += PER_FRAME_SENT * u32::from(matches!(kind, DATA | HEADERS)));
-        self.credit = (self.credit + earned).min(BURST);
+        self.wrote([buf], n);
         Poll::Ready(Ok(n))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+        self.wrote(slices.iter().map(|slice| &**slice), n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

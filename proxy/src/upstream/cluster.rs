@@ -171,11 +171,6 @@ impl Cluster {
         self.config.load().connect_timeout
     }
 
-    /// How long a connection may be without requests; [`Duration::MAX`] keeps it for ever.
-    pub fn idle_timeout(&self) -> Duration {
-        self.config.load().idle_timeout.unwrap_or(Duration::MAX)
-    }
-
     /// What HTTP version to speak for a client that speaks HTTP/2, or does not.
     pub fn http_protocol(&self, downstream_is_http2: bool) -> Protocol {
         match self.config.load().protocol {

@@ -12,6 +12,7 @@ use weft_xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use weft_xds::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
 };
+use weft_xds::google::protobuf::UInt32Value;
 use weft_xds::names::{METADATA, key};
 use weft_xds::{FieldError, any, metadata};
 
@@ -92,6 +93,8 @@ pub struct Http2Settings {
     pub initial_stream_window: Option<u32>,
     /// The same for the whole connection.
     pub initial_connection_window: Option<u32>,
+    /// Bytes of the table that the endpoint may compress heads with.
+    pub hpack_table_size: Option<u32>,
     /// Streams at once on a connection.
     pub max_concurrent_streams: Option<u32>,
     /// Time between keep-alive PINGs; `None` sends none.
@@ -105,6 +108,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DNS_REFRESH: Duration = Duration::from_secs(5);
 const PANIC_THRESHOLD: u32 = 50;
+/// Bounds of an HTTP/2 window: its first size and its largest (RFC 9113 §6.9).
+const WINDOW_RANGE: std::ops::RangeInclusive<u32> = 65_535..=0x7fff_ffff;
 
 impl ClusterConfig {
     /// Compiles the message; `path` is where it sits, empty for a resource of its own.
@@ -452,10 +457,21 @@ impl Http2Settings {
     fn compile(message: Option<&Http2ProtocolOptions>, path: &str) -> Result<Self, FieldError> {
         let Some(message) = message else { return Ok(Self::default()) };
         let keepalive = message.connection_keepalive.as_ref();
+        let window = |size: &Option<UInt32Value>, field: &str| match size.as_ref().map(|size| size.value) {
+            Some(size) if !WINDOW_RANGE.contains(&size) => {
+                let way_out = "give 65535 to 2147483647";
+                Err(FieldError::invalid(format!("{path}.{field}"), size, "is no window of HTTP/2", way_out))
+            }
+            size => Ok(size),
+        };
+        let initial_stream_window = window(&message.initial_stream_window_size, "initial_stream_window_size")?;
+        let initial_connection_window =
+            window(&message.initial_connection_window_size, "initial_connection_window_size")?;
         let path = format!("{path}.connection_keepalive");
         Ok(Self {
-            initial_stream_window: message.initial_stream_window_size.as_ref().map(|size| size.value),
-            initial_connection_window: message.initial_connection_window_size.as_ref().map(|size| size.value),
+            initial_stream_window,
+            initial_connection_window,
+            hpack_table_size: message.hpack_table_size.as_ref().map(|size| size.value),
             max_concurrent_streams: message.max_concurrent_streams.as_ref().map(|max| max.value),
             keepalive_interval: optional_duration(
                 keepalive.and_then(|keepalive| keepalive.interval.as_ref()),

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 
 /// What the kernel would buffer per direction.
-const SOCKET_BUFFER: usize = 64 * 1024;
+pub(super) const SOCKET_BUFFER: usize = 64 * 1024;
 
 type Server = Rc<dyn Fn(DuplexStream) -> LocalFuture<'static, ()>>;
 
@@ -137,6 +137,10 @@ pub(super) async fn with_proxy<F: Future<Output = ()>>(config: Config<'_>, test:
          route_config:\n        virtual_hosts:\n        - name: all\n          domains: ['*']\n          routes: {}\n",
         config.manager, config.routes,
     );
+    let listener = match config.filter_chains {
+        Some(chains) => format!("name: test\naddress: {ADDRESS}\nbind_to_port: false\nfilter_chains: {chains}\n"),
+        None => listener,
+    };
     let listener = compile_listener(&weft_xds::yaml::from_str(&listener).unwrap()).unwrap().listener;
     let endpoints: Vec<String> = config
         .endpoints
@@ -171,10 +175,15 @@ pub(super) async fn with_proxy<F: Future<Output = ()>>(config: Config<'_>, test:
     set.run_until(test(Sim { worker, servers, drain: trigger })).await;
 }
 
+/// Where the listener is.
+const ADDRESS: &str = "{socket_address: {address: 198.19.0.1, port_value: 80}}";
+
 /// What a test configures.
 pub(super) struct Config<'a> {
     /// Fields of the connection manager, one line.
     pub(super) manager: &'a str,
+    /// The listener's chains, in flow style, instead of one that speaks HTTP.
+    pub(super) filter_chains: Option<&'a str>,
     /// The routes, in flow style.
     pub(super) routes: &'a str,
     /// Fields of the cluster, one line.
@@ -185,7 +194,13 @@ pub(super) struct Config<'a> {
 
 impl Default for Config<'_> {
     fn default() -> Self {
-        Self { manager: "", routes: "[{match: {prefix: /}, route: {cluster: app}}]", cluster: "", endpoints: &[APP] }
+        Self {
+            manager: "",
+            filter_chains: None,
+            routes: "[{match: {prefix: /}, route: {cluster: app}}]",
+            cluster: "",
+            endpoints: &[APP],
+        }
     }
 }
 

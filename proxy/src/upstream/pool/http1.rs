@@ -2,13 +2,12 @@
 
 use super::PoolKey;
 use super::connect::Connected;
+use super::life::{self, Life};
 use crate::http1::{Limits, ResponseDecoder};
 use crate::stream::wire::Wire;
 use crate::upstream::Endpoint;
 use crate::upstream::breaker::Permit;
 use std::sync::Weak;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// An HTTP/1.1 connection to an endpoint, used by one request at a time.
 pub struct Http1Connection {
@@ -20,9 +19,7 @@ pub struct Http1Connection {
     pub authenticated: bool,
     /// Whether it has served a request before.
     pub reused: bool,
-    /// Since when it waits in its pool.
-    pub(super) idle_since: Instant,
-    pub(super) idle_timeout: Duration,
+    pub(super) life: Life,
     pub(super) key: PoolKey,
     endpoint: Option<Weak<Endpoint>>,
     _permit: Permit,
@@ -32,7 +29,7 @@ impl Http1Connection {
     pub(super) fn new(
         connected: Connected,
         key: PoolKey,
-        idle_timeout: Duration,
+        limits: life::Limits,
         endpoint: Option<Weak<Endpoint>>,
     ) -> Box<Self> {
         Box::new(Self {
@@ -40,8 +37,7 @@ impl Http1Connection {
             decoder: ResponseDecoder::new(Limits::default()),
             authenticated: connected.authenticated,
             reused: false,
-            idle_since: Instant::now(),
-            idle_timeout,
+            life: Life::begin(limits),
             key,
             endpoint,
             _permit: connected.permit,

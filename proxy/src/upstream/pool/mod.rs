@@ -6,6 +6,7 @@
 mod connect;
 mod http1;
 mod http2;
+mod life;
 mod socket;
 mod target;
 
@@ -63,18 +64,22 @@ impl Pools {
     fn take_http1(&self, key: &PoolKey) -> Option<Box<Http1Connection>> {
         let mut pools = self.http1.borrow_mut();
         let idle = pools.get_mut(key)?;
+        let now = Instant::now();
         while let Some(mut connection) = idle.pop() {
-            if connection.wire.is_quiet() {
+            if !connection.life.is_spent(now) && connection.wire.is_quiet() {
                 return Some(connection);
             }
         }
         None
     }
 
-    /// Keeps an HTTP/1.1 connection for the next request.
+    /// Keeps an HTTP/1.1 connection for the next request, unless it has carried its last.
     pub fn give_back(&self, mut connection: Box<Http1Connection>) {
         connection.wire.shrink();
-        connection.idle_since = Instant::now();
+        connection.life.rest();
+        if connection.life.is_spent(Instant::now()) {
+            return;
+        }
         self.http1.borrow_mut().entry(connection.key).or_default().push(connection);
     }
 
@@ -87,7 +92,8 @@ impl Pools {
             idle.retain_mut(|connection| {
                 key.generation == generation
                     && connection.is_wanted()
-                    && now.duration_since(connection.idle_since) < connection.idle_timeout
+                    && !connection.life.is_stale(now)
+                    && !connection.life.is_spent(now)
                     && connection.wire.is_quiet()
             });
             !idle.is_empty()
@@ -97,7 +103,8 @@ impl Pools {
 
     /// Connections at hand: idle ones with HTTP/1.1, all with HTTP/2.
     pub fn len(&self) -> usize {
-        self.http1.borrow().values().map(Vec::len).sum::<usize>() + self.http2.borrow().len()
+        let http2: usize = self.http2.borrow().values().map(|slot| slot.len()).sum();
+        self.http1.borrow().values().map(Vec::len).sum::<usize>() + http2
     }
 
     /// Whether there are none.

@@ -1,7 +1,7 @@
 //! Where an attempt goes.
 
 use super::connect::{self, ConnectError, mesh_alpn};
-use super::{Http1Connection, Lease, PoolKey};
+use super::{Http1Connection, Lease, PoolKey, http2, life};
 use crate::http::{RequestHead, Version};
 use crate::request::Downstream;
 use crate::tls::verifier::expected_peer;
@@ -104,15 +104,20 @@ impl Target {
         let connect = || connect::connect(worker.clone(), downstream.clone(), self.clone(), protocol);
         if protocol == Protocol::Http2 {
             let slot = worker.pools.slot(key);
-            return slot.lease(self.cluster.idle_timeout(), connect).await.map(Lease::Http2);
+            let settings = http2::Settings::of(&self.cluster.config());
+            return slot.lease(&settings, connect).await.map(Lease::Http2);
         }
         if !fresh && let Some(mut connection) = worker.pools.take_http1(&key) {
             connection.reused = true;
+            connection.life.count_request();
             return Ok(Lease::Http1(connection));
         }
         let connected = connect().await?;
         let endpoint = self.endpoint.as_ref().map(Arc::downgrade);
-        Ok(Lease::Http1(Http1Connection::new(connected, key, self.cluster.idle_timeout(), endpoint)))
+        let limits = life::Limits::of(&self.cluster.config());
+        let connection = Http1Connection::new(connected, key, limits, endpoint);
+        connection.life.count_request();
+        Ok(Lease::Http1(connection))
     }
 
     fn id(&self, protocol: Protocol) -> TargetId {
