@@ -5,6 +5,7 @@
 
 use crate::admin::drain::Drain;
 use crate::ads::OnDemand;
+use crate::http::ResponseHead;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
 use crate::stream::sweep::Sweep;
@@ -12,6 +13,7 @@ use crate::tls::LocalIdentity;
 use crate::upstream::pool::{Network, Pools};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +78,40 @@ pub struct Worker {
     /// How it connects.
     pub network: Rc<dyn Network>,
     random: RefCell<SmallRng>,
+    heads: RefCell<Vec<ResponseHead>>,
+}
+
+/// Response heads kept for further requests.
+const SPARE_HEADS: usize = 64;
+
+/// A response head on loan from its worker, with the memory of those before it.
+pub struct LentHead<'w> {
+    worker: &'w Worker,
+    head: ResponseHead,
+}
+
+impl Deref for LentHead<'_> {
+    type Target = ResponseHead;
+
+    fn deref(&self) -> &ResponseHead {
+        &self.head
+    }
+}
+
+impl DerefMut for LentHead<'_> {
+    fn deref_mut(&mut self) -> &mut ResponseHead {
+        &mut self.head
+    }
+}
+
+impl Drop for LentHead<'_> {
+    fn drop(&mut self) {
+        let mut heads = self.worker.heads.borrow_mut();
+        if heads.len() < SPARE_HEADS {
+            self.head.clear();
+            heads.push(std::mem::take(&mut self.head));
+        }
+    }
 }
 
 impl Worker {
@@ -88,7 +124,13 @@ impl Worker {
             pools: Pools::default(),
             network,
             random: RefCell::new(SmallRng::from_os_rng()),
+            heads: RefCell::default(),
         })
+    }
+
+    /// An empty response head.
+    pub fn response_head(&self) -> LentHead<'_> {
+        LentHead { worker: self, head: self.heads.borrow_mut().pop().unwrap_or_default() }
     }
 
     /// Fixed values of the process.

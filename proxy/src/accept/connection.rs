@@ -89,7 +89,8 @@ async fn refuse(worker: &Rc<Worker>, mut io: BoxIo, downstream: Downstream, answ
 /// Serves a connection whose listener is known.
 pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut io: BoxIo, mut downstream: Downstream) {
     let mut received = Vec::new();
-    let inspected = match inspect(&worker, &listener, &downstream, &mut io, &mut received).await {
+    // Boxed, as everything that is over when the connection idles: its task is as large as its largest state.
+    let inspected = match Box::pin(inspect(&worker, &listener, &downstream, &mut io, &mut received)).await {
         Some(inspected) => inspected,
         None => return,
     };
@@ -103,7 +104,7 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut io: BoxIo, m
             _ => None,
         };
         if matches!(inspected, Inspected::Silent) && matches!(chain.body, ChainBody::Tcp(_)) {
-            return serve_silent(worker, listener, chain, io, downstream).await;
+            return Box::pin(serve_silent(worker, listener, chain, io, downstream)).await;
         }
         let chosen = Chosen { listener, inspected };
         return serve_chain(worker, &chain, chosen, io, received, downstream, spoken).await;
@@ -111,7 +112,7 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut io: BoxIo, m
     let timeout = chain.handshake_timeout.unwrap_or(worker.settings().handshake_timeout);
     let deadline = worker.sweep.after(timeout);
     let handshake = tls::accept(io, received, tls, &worker.shared.identity);
-    let stream = match deadline.race(handshake).await {
+    let stream = match deadline.race(Box::pin(handshake)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             return debug!(source = %downstream.source, destination = %downstream.destination, %error, "TLS handshake failed");
@@ -263,7 +264,8 @@ async fn serve_chain(
     }
     match &chain.body {
         ChainBody::Tcp(opaque) => {
-            let Some(upstream) = tcp::connect(&worker, opaque, &downstream).await else { return };
+            let connecting = Box::pin(tcp::connect(&worker, opaque, &downstream));
+            let Some(upstream) = connecting.await else { return };
             tcp::relay_from(&worker, opaque, io, received, upstream, Vec::new(), &downstream).await;
         }
         ChainBody::Http(http) => serve_http(worker, http.clone(), chosen, io, received, downstream, spoken).await,
@@ -365,4 +367,36 @@ impl From<crate::snapshot::Direction> for Direction {
             crate::snapshot::Direction::Outbound | crate::snapshot::Direction::Unspecified => Self::Outbound,
         }
     }
+}
+
+/// Sizes in bytes of the futures that a connection's task holds, for tests.
+#[cfg(test)]
+pub(crate) fn sizes(worker: &Rc<Worker>) -> Vec<(&'static str, usize)> {
+    let source = "198.18.0.9:40000".parse().unwrap();
+    let downstream = Downstream::plain(Direction::Outbound, source, "198.19.0.1:80".parse().unwrap());
+    let listener = worker.store().listener("test").unwrap();
+    let io = || -> BoxIo { Box::new(tokio::io::duplex(64).0) };
+    let filter_chain = select(&listener, &downstream, &Inspected::Raw).unwrap();
+    let ChainBody::Http(chain) = &filter_chain.body else { panic!("the test's chain is HTTP") };
+    let chosen = || Chosen { listener: listener.clone(), inspected: Inspected::Raw };
+    let shared = Rc::new(downstream.clone());
+    vec![
+        ("connection", size_of_val(&serve(worker.clone(), listener.clone(), io(), downstream.clone()))),
+        (
+            "HTTP/1.1",
+            size_of_val(&server_http1::serve(
+                worker.clone(),
+                chain.clone(),
+                chosen(),
+                shared.clone(),
+                io(),
+                Vec::new(),
+            )),
+        ),
+        (
+            "HTTP/2",
+            size_of_val(&server_http2::serve(worker.clone(), chain.clone(), chosen(), shared, io(), Vec::new())),
+        ),
+        ("relay", size_of_val(&tcp::relay(io(), io(), None))),
+    ]
 }

@@ -4,10 +4,8 @@
 
 use crate::stream::BoxIo;
 use crate::stream::sweep::{Deadline, race};
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncReadExt;
 
 /// The opening of an HTTP/2 connection (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -20,6 +18,9 @@ const MAX_METHOD: usize = 32;
 
 /// The longest ClientHello looked into; a post-quantum key share alone is 1.2 KB, and 16 KiB is one TLS record.
 const MAX_CLIENT_HELLO: usize = 16 * 1024 + 5;
+
+/// Bytes received in one go.
+const READ_CHUNK: usize = 4096;
 
 /// What a client speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,11 +110,9 @@ pub async fn speaks_http2(
 
 /// Receives some bytes onto the end of `buffer`; 0 at the end of the stream.
 pub async fn read_some(io: &mut BoxIo, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    let mut chunk = [0u8; 4096];
-    let mut chunk = ReadBuf::new(&mut chunk);
-    poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, &mut chunk)).await?;
-    buffer.extend_from_slice(chunk.filled());
-    Ok(chunk.filled().len())
+    // Into the heap: a chunk on the stack would stay in the task of every connection.
+    buffer.reserve(READ_CHUNK);
+    io.read_buf(buffer).await
 }
 
 /// What `bytes`, the first of a connection, are; `None` while more are needed to tell.

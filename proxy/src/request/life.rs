@@ -134,7 +134,7 @@ pub async fn serve(
     if framing.is_empty() {
         clock.request_complete();
     }
-    let mut response = ResponseHead::new();
+    let mut response = cx.worker.response_head();
     let sent =
         send(cx, &clock, forward, &cluster, request, framing, &mut body, &mut response, reply, &mut record).await;
     let mut answered = match sent {

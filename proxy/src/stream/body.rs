@@ -1,5 +1,6 @@
 //! Where a message's body comes from.
 
+use super::spare;
 use super::wire::Reader;
 use crate::http::{Fields, Framing, convert};
 use crate::http1::{BodyDecoder, BodyError, BodyStep, Limits};
@@ -308,8 +309,15 @@ impl<'a> Replay<'a> {
     }
 
     /// Turns the rest of the connection into the body; see [`Body::into_tunnel`].
-    pub fn into_tunnel(self) -> Self {
-        Self::new(self.body.into_tunnel(), 0)
+    pub fn into_tunnel(mut self) -> Self {
+        Self::new(std::mem::replace(&mut self.body, Body::Empty).into_tunnel(), 0)
+    }
+}
+
+impl Drop for Replay<'_> {
+    fn drop(&mut self) {
+        self.recorded.clear();
+        spare::give_back(&mut self.recorded);
     }
 }
 
@@ -330,9 +338,11 @@ impl Source for Replay<'_> {
         if !self.overflowed {
             if self.recorded.len() + n > self.limit {
                 self.overflowed = true;
-                self.recorded = Vec::new();
+                self.recorded.clear();
+                spare::give_back(&mut self.recorded);
                 self.cursor = 0;
             } else {
+                spare::ensure(&mut self.recorded);
                 self.recorded.extend_from_slice(&self.body.data()[..n]);
                 self.cursor = self.recorded.len();
             }

@@ -6,6 +6,7 @@
 //! - [`body`]: where a message's body comes from, whatever the codec.
 //! - [`sink`]: where a message's body goes, whatever the codec.
 //! - [`pump`]: moves one into the other with back-pressure, flushing only when the source has run dry.
+//! - [`spare`]: buffers for whoever moves bytes just now.
 //! - [`sweep`]: deadlines without a timer per request.
 //!
 //! Everything here is single-threaded and polled by one task per connection or stream.
@@ -15,6 +16,7 @@ pub mod guard;
 pub mod prefixed;
 pub mod pump;
 pub mod sink;
+pub mod spare;
 pub mod sweep;
 pub mod wire;
 

@@ -1,6 +1,6 @@
 //! A transport with its buffers.
 
-use super::BoxIo;
+use super::{BoxIo, spare};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -10,11 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// Bytes read at most in one go. Larger reads bring nothing (measured between 4 and 64 KiB).
-const READ_CHUNK: usize = 16 * 1024;
-
-/// Capacity above which a drained buffer is given back while its connection idles.
-const KEEP_CAPACITY: usize = 4 * 1024;
+/// Room that a read finds at least; a buffer that holds part of a large head grows by it.
+const MIN_READ: usize = 4 * 1024;
 
 /// Unsent bytes above which a sink counts as full and its source is paused.
 pub const HIGH_WATER: usize = 64 * 1024;
@@ -120,22 +117,12 @@ impl Wire {
         }
     }
 
-    /// Gives large buffers back to the allocator while the connection idles.
+    /// Gives empty buffers back while the connection idles.
     pub fn shrink(&mut self) {
-        if self.input.start == self.input.buffer.len() {
-            self.input.start = 0;
-            self.input.buffer.clear();
-            self.input.buffer.shrink_to(KEEP_CAPACITY);
-        }
+        self.input.shrink();
         if self.output.buffer.is_empty() {
-            self.output.buffer.shrink_to(KEEP_CAPACITY);
+            spare::give_back(&mut self.output.buffer);
         }
-    }
-
-    /// Ends HTTP on this connection: the transport and the bytes received beyond the last message.
-    pub fn into_parts(mut self) -> (BoxIo, Vec<u8>) {
-        self.input.buffer.drain(..self.input.start);
-        (self.io.into_inner(), self.input.buffer)
     }
 
     /// Closes the sending direction, once everything written has gone out.
@@ -143,6 +130,26 @@ impl Wire {
         self.writer().flush().await?;
         let io = self.io.get_mut();
         poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await
+    }
+}
+
+impl Input {
+    fn shrink(&mut self) {
+        if self.start == self.buffer.len() {
+            self.start = 0;
+            self.buffer.clear();
+            spare::give_back(&mut self.buffer);
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.input.buffer.clear();
+        self.output.buffer.clear();
+        self.output.start = 0;
+        self.input.start = 0;
+        self.shrink();
     }
 }
 
@@ -189,10 +196,15 @@ impl Reader<'_> {
             input.buffer.drain(..input.start);
             input.start = 0;
         }
-        input.buffer.reserve(READ_CHUNK);
+        spare::ensure(&mut input.buffer);
+        input.buffer.reserve(MIN_READ);
         let filled = input.buffer.len();
         let mut chunk = ReadBuf::uninit(input.buffer.spare_capacity_mut());
-        let result = ready!(Pin::new(&mut **self.io.borrow_mut()).poll_read(cx, &mut chunk));
+        let Poll::Ready(result) = Pin::new(&mut **self.io.borrow_mut()).poll_read(cx, &mut chunk) else {
+            // Nothing may come for hours.
+            input.shrink();
+            return Poll::Pending;
+        };
         let n = chunk.filled().len();
         result?;
         // SAFETY: `chunk` covers the spare capacity right after `filled`, and its first `n` bytes are initialised.
@@ -224,6 +236,7 @@ impl Writer<'_> {
 
     /// The buffer the next flush sends; heads and body frames are appended to it, so that they leave in one write.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
+        spare::ensure(&mut self.output.buffer);
         &mut self.output.buffer
     }
 

@@ -1,5 +1,6 @@
 //! The data path under simulated time, from bytes to bytes: configuration text in, what each side sees out.
 
+mod allocations;
 mod calls;
 mod fields;
 mod floods;
