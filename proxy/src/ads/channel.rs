@@ -33,6 +33,18 @@ pub struct ControlPlane {
     pub mark: Option<u32>,
     /// File with the join token, read anew for each stream.
     pub token_file: Option<PathBuf>,
+    /// What is spoken on the stream.
+    pub dialect: Dialect,
+}
+
+/// A variant of the xDS protocol (`envoy.config.core.v3.ApiConfigSource.api_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// `DELTA_GRPC`: only what changed is named.
+    #[default]
+    Delta,
+    /// `GRPC`: each request names everything that is wanted.
+    StateOfTheWorld,
 }
 
 /// How the control plane's certificate is checked.
@@ -95,6 +107,10 @@ impl ControlPlaneChannel {
         if self.control_plane.token_file.is_some() {
             self.by_token.fetch_xor(true, Ordering::AcqRel);
         }
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.control_plane.dialect
     }
 
     /// The channel, for further services on the same connection.

@@ -2,27 +2,29 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Status;
+use tonic::metadata::AsciiMetadataValue;
 use weft_xds::envoy::config::core::v3::Node;
 use weft_xds::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use weft_xds::names;
 
-use super::channel::ControlPlaneChannel;
+use super::channel::{ControlPlaneChannel, Dialect};
 use super::keep::Keeper;
 use super::kind::Kind;
 use super::on_demand::{ANSWER_LIMIT, Demand, Lookup, MAX_DESTINATIONS, OnDemand, Question};
 use super::resource::{Applier, Compiler};
 use super::state::{Answer, Change, Record, State};
+use super::state_of_the_world::StateOfTheWorld;
 use crate::admin::ReadyGuard;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
@@ -71,14 +73,53 @@ impl Connect for ControlPlaneChannel {
         Box::pin(async move {
             let mut client =
                 AggregatedDiscoveryServiceClient::new(this.channel()).max_decoding_message_size(MAX_RESPONSE);
-            let mut request = tonic::Request::new(UnboundedReceiverStream::new(requests));
-            if let Some(authorization) = this.authorization() {
-                request.metadata_mut().insert("authorization", authorization);
+            let authorization = this.authorization();
+            let requests = UnboundedReceiverStream::new(requests);
+            match this.dialect() {
+                Dialect::Delta => {
+                    let request = authorized(requests, authorization);
+                    let response = client.delta_aggregated_resources(request).await.inspect_err(|_| this.failed())?;
+                    Ok(response.into_inner().boxed())
+                }
+                Dialect::StateOfTheWorld => {
+                    let dialect = Arc::new(Mutex::new(StateOfTheWorld::default()));
+                    let (refuse, refusals) = mpsc::unbounded_channel();
+                    let asking = dialect.clone();
+                    let requests = requests.map(move |request| lock(&asking).request(request));
+                    let requests = stream::select(requests, UnboundedReceiverStream::new(refusals));
+                    let request = authorized(requests, authorization);
+                    let response = client.stream_aggregated_resources(request).await.inspect_err(|_| this.failed())?;
+                    let responses = response.into_inner().filter_map(move |response| {
+                        let translated = match response.map(|response| lock(&dialect).response(response)) {
+                            Ok(Ok(response)) => Some(Ok(response)),
+                            Ok(Err(refusal)) => {
+                                tracing::warn!(error = ?refusal.error_detail, "configuration refused");
+                                // A stream that no longer reads reports its end itself.
+                                let _ = refuse.send(*refusal);
+                                None
+                            }
+                            Err(status) => Some(Err(status)),
+                        };
+                        std::future::ready(translated)
+                    });
+                    Ok(responses.boxed())
+                }
             }
-            let response = client.delta_aggregated_resources(request).await.inspect_err(|_| this.failed())?;
-            Ok(response.into_inner().boxed())
         })
     }
+}
+
+fn authorized<T>(requests: T, authorization: Option<AsciiMetadataValue>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(requests);
+    if let Some(authorization) = authorization {
+        request.metadata_mut().insert("authorization", authorization);
+    }
+    request
+}
+
+fn lock(dialect: &Mutex<StateOfTheWorld>) -> MutexGuard<'_, StateOfTheWorld> {
+    // A translation that panicked ended its stream with it.
+    dialect.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What [`Handle`] asks of the task.
@@ -180,10 +221,14 @@ impl<C: Connect> Client<C> {
         let (on_demand, questions, clock) = OnDemand::new(parts.store.clone(), parts.metrics.clone());
         let (commands, commanded) = mpsc::unbounded_channel();
         let owner = parts.node.cluster.clone();
+        let compiler = match &parts.wants {
+            Wants::Sidecar { .. } => Compiler::default(),
+            Wants::All(_) => Compiler::binding(),
+        };
         let mut client = Self {
             connect,
             wants: parts.wants,
-            state: State::new(parts.node, Compiler::default()),
+            state: State::new(parts.node, compiler),
             demand: Demand::new(clock, MAX_DESTINATIONS),
             applier: Applier::new(parts.store, parts.identity),
             metrics: parts.metrics,

@@ -1,6 +1,7 @@
-//! Where configuration comes from: one delta ADS stream to the control plane.
+//! Where configuration comes from: one ADS stream to the control plane.
 //!
 //! - `state`: the protocol as a pure state machine: subscriptions, ACK and NACK, warming, make before break.
+//! - `state_of_the_world`: the same over the older dialect, for a control plane that has no other.
 //! - `resource`: what travels on it, compiled, and how it gets into the snapshot.
 //! - `on_demand`: asking for a destination when its first connection appears.
 //! - `client`: the task that ties these to a stream; `channel`: the connection under it; `dial`: how that is made.
@@ -16,8 +17,9 @@ mod kind;
 mod on_demand;
 mod resource;
 mod state;
+mod state_of_the_world;
 
-pub use channel::{ControlPlane, ControlPlaneChannel, ControlPlaneTls};
+pub use channel::{ControlPlane, ControlPlaneChannel, ControlPlaneTls, Dialect};
 pub use client::{Client, Connect, Dump, Handle, Parts, Responses, Wants};
 pub use kind::{Key, Kind};
 pub use on_demand::{ANSWER_LIMIT, IDLE_LIMIT, Lookup, MAX_DESTINATIONS, OnDemand};

@@ -19,6 +19,7 @@ use weft_xds::{FieldError, names, support, unpack};
 
 use super::kind::{Key, Kind};
 use super::state::{Change, Compile, Compiled};
+use crate::accept::socket;
 use crate::snapshot::compile::{clusters_of, compile_listener};
 use crate::snapshot::{Listener, Snapshot, Store};
 use crate::tls::{LocalIdentity, TrustBundle};
@@ -44,9 +45,16 @@ pub enum Resource {
 pub struct Compiler {
     /// Fields that were skipped, each reported once.
     reported: Mutex<HashSet<String>>,
+    /// Whether listeners bind their own addresses.
+    binds: bool,
 }
 
 impl Compiler {
+    /// Refuses listeners whose addresses cannot be bound, as Envoy does.
+    pub fn binding() -> Self {
+        Self { binds: true, ..Self::default() }
+    }
+
     fn report(&self, kind: Kind, ignored: Vec<String>) {
         // The set is whole even if a holder of the lock panicked: inserts are single calls.
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,6 +77,9 @@ impl Compile for Compiler {
                 let message: ListenerMessage = unpack(message, "")?;
                 same_name(&message.name, name, "name")?;
                 let compiled = compile_listener(&message)?;
+                if self.binds {
+                    can_bind(&compiled.listener)?;
+                }
                 let routes = compiled.needs.routes.into_iter().map(|name| (Kind::Route, name));
                 let clusters = compiled.needs.clusters.into_iter().map(|name| (Kind::Cluster, name));
                 Ok(Compiled {
@@ -116,6 +127,20 @@ impl Compile for Compiler {
             }
         }
     }
+}
+
+fn can_bind(listener: &Listener) -> Result<(), FieldError> {
+    let more = listener
+        .also_bind
+        .iter()
+        .enumerate()
+        .map(|(i, address)| (format!("additional_addresses[{i}].address"), address));
+    for (path, address) in listener.bind.iter().map(|address| ("address".to_owned(), address)).chain(more) {
+        socket::bind(*address).map_err(|error| {
+            FieldError::invalid(path, address, format_args!("cannot be bound: {error}"), "free it, or choose another")
+        })?;
+    }
+    Ok(())
 }
 
 fn same_name(found: &str, asked: &str, field: &str) -> Result<(), FieldError> {
@@ -255,5 +280,31 @@ fn eds_name(config: &ClusterConfig) -> Option<&Arc<str>> {
     match &config.discovery {
         Discovery::Eds(name) => Some(name),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_xds::{pack, yaml};
+
+    #[test]
+    fn an_address_that_is_taken_is_refused_where_listeners_bind_their_own() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let text = format!(
+            "{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}, filter_chains: [{{filters: \
+             [{{name: tcp, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+             stat_prefix: t, cluster: c}}}}]}}]}}"
+        );
+        let message = pack(&yaml::from_str::<ListenerMessage>(&text).unwrap());
+        let error = Compiler::binding().compile(Kind::Listener, "l", &message).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("address: `127.0.0.1:{port}` cannot be bound: Address already in use")),
+            "{error}"
+        );
+        assert!(Compiler::default().compile(Kind::Listener, "l", &message).is_ok());
+        drop(taken);
+        assert!(Compiler::binding().compile(Kind::Listener, "l", &message).is_ok());
     }
 }

@@ -12,7 +12,7 @@ use weft_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use weft_xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use weft_xds::{FieldError, unpack};
 
-use crate::ads::{ControlPlane, ControlPlaneTls};
+use crate::ads::{ControlPlane, ControlPlaneTls, Dialect};
 use crate::snapshot::compile::fields::{join, unsupported};
 use crate::upstream::Assignment;
 
@@ -22,9 +22,11 @@ pub(super) fn find(message: &Message) -> Result<Option<(ControlPlane, String)>, 
     let Some(ads) = message.dynamic_resources.as_ref().and_then(|dynamic| dynamic.ads_config.as_ref()) else {
         return Ok(None);
     };
-    if ApiType::try_from(ads.api_type) != Ok(ApiType::DeltaGrpc) {
-        return Err(FieldError::new(join(PATH, "api_type"), "only DELTA_GRPC is supported"));
-    }
+    let dialect = match ApiType::try_from(ads.api_type) {
+        Ok(ApiType::DeltaGrpc) => Dialect::Delta,
+        Ok(ApiType::Grpc) => Dialect::StateOfTheWorld,
+        _ => return Err(FieldError::new(join(PATH, "api_type"), "is not supported; use DELTA_GRPC or GRPC")),
+    };
     unsupported(!ads.config_validators.is_empty(), PATH, "config_validators")?;
     let service = match ads.grpc_services.as_slice() {
         [service] => service,
@@ -48,7 +50,7 @@ pub(super) fn find(message: &Message) -> Result<Option<(ControlPlane, String)>, 
             "add it, or name another",
         ));
     };
-    let control_plane = compile(cluster, &format!("static_resources.clusters[{i}]"))?;
+    let control_plane = ControlPlane { dialect, ..compile(cluster, &format!("static_resources.clusters[{i}]"))? };
     Ok(Some((control_plane, cluster.name.clone())))
 }
 
@@ -63,7 +65,7 @@ fn compile(cluster: &Cluster, path: &str) -> Result<ControlPlane, FieldError> {
             "plaintext is for loopback only; give an UpstreamTlsContext with trusted_ca and sni",
         ));
     }
-    Ok(ControlPlane { endpoints, tls, mark: None, token_file: None })
+    Ok(ControlPlane { endpoints, tls, mark: None, token_file: None, dialect: Dialect::Delta })
 }
 
 /// Addresses, or names where the cluster's type says that it has some.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::ads::Dialect;
 
 /// A sidecar's bootstrap as the demo and the injector write it.
 const SIDECAR: &str = r#"
@@ -135,6 +136,19 @@ fn everything_can_come_from_another_control_plane() {
         .replace("weft.mesh:", "other:");
     let Mode::Static(Some(subscriptions)) = Bootstrap::parse(&wildcard).unwrap().mode else { panic!("no sidecar") };
     assert_eq!(subscriptions.kinds, [Kind::Listener, Kind::Cluster]);
+    assert_eq!(subscriptions.control_plane.dialect, Dialect::Delta);
+    let older = Bootstrap::parse(&wildcard.replace("DELTA_GRPC", "GRPC")).unwrap().mode;
+    let Mode::Static(Some(subscriptions)) = older else { panic!("no sidecar") };
+    assert_eq!(subscriptions.control_plane.dialect, Dialect::StateOfTheWorld);
+}
+
+#[test]
+fn the_example_in_the_documentation_is_accepted() {
+    let page = include_str!("../../../docs/proxy.md");
+    let example = page.split("```").find_map(|block| block.strip_prefix("yaml\n")).unwrap();
+    let bootstrap = Bootstrap::parse(example).unwrap();
+    assert_eq!((bootstrap.listeners.len(), bootstrap.clusters.len()), (1, 1));
+    assert!(bootstrap.ignored.iter().all(|field| field.ends_with("stat_prefix")), "{:?}", bootstrap.ignored);
 }
 
 #[test]
