@@ -3,16 +3,20 @@
 //! The main thread has a runtime for everything that is not the data path: the stream to the control plane, certificates,
 //! outlier detection's clock, signals. Workers are threads with a runtime of their own; the admin servers have another.
 
+use crate::accept::listening::{self, Listening};
 use crate::accept::{self, Role, socket};
 use crate::admin::drain::{self, DrainTrigger};
 use crate::admin::{self, Readiness};
 use crate::ads::{self, ControlPlaneChannel, Parts, Wants};
 use crate::bootstrap::{Bootstrap, Flags, Mode, SidecarConfig};
+use crate::dns::Resolver;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
 use crate::tls::signing::Renewal;
 use crate::tls::state_dir::StateDir;
 use crate::tls::{LocalIdentity, signing};
+use crate::upstream::Discovery;
+use crate::upstream::names;
 use crate::upstream::pool::{Pools, TcpNetwork};
 use crate::worker::{Settings, Shared, Worker};
 use anyhow::Context;
@@ -29,6 +33,9 @@ use tracing::{info, warn};
 
 /// How often outlier detection looks at its clusters.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long listeners wait for the endpoints of clusters that are given by name.
+const WARM_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long nothing must have come before a draining process ends.
 const QUIET: Duration = Duration::from_millis(250);
@@ -77,12 +84,12 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
         Mode::Sidecar(sidecar) => Some(&**sidecar),
         Mode::Static(_) => None,
     };
-    let settings = sidecar.map_or_else(Settings::default, |sidecar| Settings {
-        workload: sidecar.workload.clone(),
-        namespace: sidecar.namespace.clone(),
-        inbound_listener: sidecar.inbound_listener(),
-        ..Settings::default()
-    });
+    let mut settings = Settings { drain_time: Duration::from_secs(flags.drain_seconds), ..Settings::default() };
+    if let Some(sidecar) = sidecar {
+        settings.workload.clone_from(&sidecar.workload);
+        settings.namespace.clone_from(&sidecar.namespace);
+        settings.inbound_listener = sidecar.inbound_listener();
+    }
     let shared = Arc::new(Shared {
         store: store.clone(),
         on_demand: on_demand.filter(|_| sidecar.is_some()),
@@ -102,7 +109,11 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
     })
     .context("cannot start the admin server")?;
 
-    let network = TcpNetwork { mark: sidecar.and_then(|sidecar| sidecar.mark) };
+    let mark = sidecar.and_then(|sidecar| sidecar.mark);
+    tokio::spawn(names::resolve(store.clone(), Resolver::system(mark)));
+    let listens = readiness.wait_for("listeners");
+    warm(&store).await;
+    let network = TcpNetwork { mark };
     for worker in 0..flags.concurrency {
         let sockets = listen(&bootstrap, &shared.settings)?;
         let (shared, drain, network) = (shared.clone(), drain.clone(), network.clone());
@@ -111,6 +122,7 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
             .spawn(move || work(shared, drain, network, sockets))
             .context("cannot start a worker thread")?;
     }
+    drop(listens);
     tokio::spawn(keep_time(store, metrics, identity));
     info!(version = env!("CARGO_PKG_VERSION"), workers = flags.concurrency, "started");
     end(trigger, Duration::from_secs(flags.drain_seconds)).await
@@ -151,32 +163,43 @@ fn follow(
     Ok((on_demand, handle))
 }
 
-/// One worker's listening sockets; each worker has its own set on the same addresses.
-fn listen(bootstrap: &Bootstrap, settings: &Settings) -> anyhow::Result<Vec<(std::net::TcpListener, Role)>> {
-    let mut wanted = Vec::new();
+/// Waits until the clusters that were there from the start have endpoints: as in Envoy, a listener that accepted before that would
+/// answer with errors.
+async fn warm(store: &Store) {
+    let snapshot = store.load_full();
+    let by_name = snapshot.clusters.values().filter(|cluster| matches!(cluster.config().discovery, Discovery::Dns(_)));
+    let all = futures_util::future::join_all(by_name.map(|cluster| cluster.warmed()));
+    if tokio::time::timeout(WARM_LIMIT, all).await.is_err() {
+        warn!(limit = ?WARM_LIMIT, "no answer from DNS for some cluster's names; listening without its endpoints");
+    }
+}
+
+/// One worker's listening sockets from the start; each worker has its own set on the same addresses.
+struct Sockets {
+    redirected: Vec<(std::net::TcpListener, Role)>,
+    listeners: Vec<Listening>,
+}
+
+fn listen(bootstrap: &Bootstrap, settings: &Settings) -> anyhow::Result<Sockets> {
+    let mut redirected = Vec::new();
     if matches!(bootstrap.mode, Mode::Sidecar(_)) {
         let (out, inbound) = (settings.outbound_port, settings.inbound_port);
-        // On loopback only: on any other address the outbound port would be an open relay.
-        wanted.push((SocketAddr::new(Ipv4Addr::LOCALHOST.into(), out), None, Role::Outbound));
-        wanted.push((SocketAddr::new(Ipv6Addr::LOCALHOST.into(), out), None, Role::Outbound));
-        wanted.push((SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), inbound), None, Role::Inbound));
-    }
-    for listener in &bootstrap.listeners {
-        for address in listener.bind.iter().chain(&listener.also_bind) {
-            wanted.push((*address, listener.backlog, Role::Static(listener.name.clone())));
+        for (address, role) in [
+            // On loopback only: on any other address the outbound port would be an open relay.
+            (SocketAddr::new(Ipv4Addr::LOCALHOST.into(), out), Role::Outbound),
+            (SocketAddr::new(Ipv6Addr::LOCALHOST.into(), out), Role::Outbound),
+            (SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), inbound), Role::Inbound),
+        ] {
+            let socket = socket::listen(address, None).with_context(|| format!("cannot listen on {address}"))?;
+            redirected.push((socket, role));
         }
     }
-    wanted
-        .into_iter()
-        .map(|(address, backlog, role)| {
-            let listener = socket::listen(address, backlog).with_context(|| format!("cannot listen on {address}"))?;
-            Ok((listener, role))
-        })
-        .collect()
+    let listeners: Result<_, _> = bootstrap.listeners.iter().map(Listening::bind).collect();
+    Ok(Sockets { redirected, listeners: listeners? })
 }
 
 /// A worker thread's life.
-fn work(shared: Arc<Shared>, drain: drain::Drain, network: TcpNetwork, sockets: Vec<(std::net::TcpListener, Role)>) {
+fn work(shared: Arc<Shared>, drain: drain::Drain, network: TcpNetwork, sockets: Sockets) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a worker cannot start"),
@@ -186,7 +209,8 @@ fn work(shared: Arc<Shared>, drain: drain::Drain, network: TcpNetwork, sockets: 
     set.spawn_local(worker.sweep.clone().run());
     set.spawn_local(Pools::run(Rc::downgrade(&worker)));
     let _entered = runtime.enter();
-    for (listener, role) in sockets {
+    set.spawn_local(listening::follow(worker.clone(), sockets.listeners));
+    for (listener, role) in sockets.redirected {
         match TcpListener::from_std(listener) {
             Ok(listener) => drop(set.spawn_local(accept::run(worker.clone(), listener, role))),
             Err(error) => return tracing::error!(%error, "a worker cannot listen"),

@@ -47,6 +47,8 @@ pub struct Settings {
     pub inbound_port: u16,
     /// The longest TLS or HTTP/2 handshake.
     pub handshake_timeout: Duration,
+    /// How long connections of a listener that was removed may take to end.
+    pub drain_time: Duration,
     /// How long a client of unknown protocol may stay silent before the far side is connected.
     pub detection_budget: Duration,
 }
@@ -60,6 +62,7 @@ impl Default for Settings {
             outbound_port: 15001,
             inbound_port: 15006,
             handshake_timeout: Duration::from_secs(10),
+            drain_time: Duration::from_secs(30),
             detection_budget: Duration::from_millis(200),
         }
     }

@@ -169,7 +169,7 @@ async fn inspect(
         Ok(Sniffed::Protocol(Protocol::Http1)) => Some(Inspected::Http1),
         Ok(Sniffed::Protocol(Protocol::Http2)) => Some(Inspected::Http2),
         Ok(Sniffed::Protocol(Protocol::Other)) => Some(Inspected::Raw),
-        Ok(Sniffed::Silent) if waits => None,
+        Ok(Sniffed::Silent) if waits && !listener.inspection.continue_on_timeout => None,
         Ok(Sniffed::Silent) => Some(Inspected::Silent),
         Ok(Sniffed::Closed) | Err(_) => None,
     }
@@ -400,3 +400,7 @@ pub(crate) fn sizes(worker: &Rc<Worker>) -> Vec<(&'static str, usize)> {
         ("relay", size_of_val(&tcp::relay(io(), io(), None))),
     ]
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -1,17 +1,18 @@
 //! Connections as they come in: where they were going, what they speak, and who serves them.
 //!
 //! - [`socket`]: listening sockets, one per worker.
+//! - [`listening`]: listeners with addresses of their own, opened and closed as they are published.
 //! - [`original_dst`]: where a redirected connection was going.
 //! - [`detect`]: what a client's first bytes are.
 //! - [`connection`]: a connection's life, from its listener to the codec or relay that serves it.
 
 pub mod connection;
 pub mod detect;
+pub mod listening;
 pub mod original_dst;
 pub mod socket;
 
-use crate::observe::Direction;
-use crate::request::Downstream;
+use crate::request::{Direction, Downstream};
 use crate::stream::BoxIo;
 use crate::upstream::pool::tune;
 use crate::worker::Worker;
@@ -20,7 +21,6 @@ use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
@@ -31,15 +31,13 @@ const MAX_HOPS: u8 = 2;
 /// Pause after a failed accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a listening socket is for.
-#[derive(Debug, Clone)]
+/// What a redirect's port is for.
+#[derive(Debug, Clone, Copy)]
 pub enum Role {
     /// Takes what the redirect sends here from the local application.
     Outbound,
     /// Takes what the redirect sends here from others.
     Inbound,
-    /// Has a listener of its own, by name.
-    Static(Arc<str>),
 }
 
 /// Accepts connections for ever.
@@ -47,7 +45,7 @@ pub async fn run(worker: Rc<Worker>, listener: TcpListener, role: Role) {
     loop {
         match listener.accept().await {
             Ok((stream, source)) => {
-                tokio::task::spawn_local(serve(worker.clone(), stream, canonical(source), role.clone()));
+                tokio::task::spawn_local(serve(worker.clone(), stream, canonical(source), role));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
@@ -62,26 +60,20 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, source: SocketAddr, role: 
         return debug!(%source, %error, "connection lost before it was served");
     }
     let Ok(local) = stream.local_addr().map(canonical) else { return };
+    let destination = match original_destination(&stream, local).map(canonical) {
+        Ok(destination) => destination,
+        Err(error) => return debug!(%source, %error, "connection was not redirected; refused"),
+    };
+    if is_own_port(&worker, destination) {
+        return warn!(%source, %destination, "connection to the proxy's own port refused: it would loop");
+    }
     match role {
-        Role::Static(name) => {
-            let Some(listener) = worker.store().listener(&name) else { return };
-            let downstream = Downstream::plain(Direction::from(listener.direction), source, local);
-            connection::serve(worker, listener, Box::new(stream), downstream).await;
+        Role::Inbound => {
+            inbound(worker, Box::new(stream), Downstream::plain(Direction::Inbound, source, destination)).await;
         }
-        Role::Inbound | Role::Outbound => {
-            let destination = match original_destination(&stream, local).map(canonical) {
-                Ok(destination) => destination,
-                Err(error) => return debug!(%source, %error, "connection was not redirected; refused"),
-            };
-            if is_own_port(&worker, destination) {
-                return warn!(%source, %destination, "connection to the proxy's own port refused: it would loop");
-            }
-            if matches!(role, Role::Inbound) {
-                inbound(worker, Box::new(stream), Downstream::plain(Direction::Inbound, source, destination)).await;
-            } else {
-                let downstream = Downstream::plain(Direction::Outbound, source, destination);
-                connection::serve_outbound(worker, Box::new(stream), downstream).await;
-            }
+        Role::Outbound => {
+            let downstream = Downstream::plain(Direction::Outbound, source, destination);
+            connection::serve_outbound(worker, Box::new(stream), downstream).await;
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 pub fn channel() -> (DrainTrigger, Drain) {
     let (announce, announced) = watch::channel(false);
     let shared = Arc::new(Shared::default());
-    (DrainTrigger { shared: shared.clone(), announce: Arc::new(announce) }, Drain { shared, announced })
+    (DrainTrigger { shared: shared.clone(), announce: Arc::new(announce) }, Drain { shared, announced, entrance: None })
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +67,20 @@ impl DrainTrigger {
 pub struct Drain {
     shared: Arc<Shared>,
     announced: watch::Receiver<bool>,
+    /// What the connection came in by, where that can go before the process does.
+    entrance: Option<watch::Receiver<Phase>>,
+}
+
+/// How far a listener is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// In force.
+    #[default]
+    Serving,
+    /// Replaced or removed: its connections say goodbye.
+    Leaving,
+    /// Its time is over: its connections are cut.
+    Over,
 }
 
 impl Drain {
@@ -75,15 +89,34 @@ impl Drain {
         channel().1
     }
 
-    /// Whether to say goodbye with the next response. One atomic load.
+    /// Raised as well when what the connection came in by leaves.
+    #[must_use]
+    pub fn or(&self, entrance: watch::Receiver<Phase>) -> Self {
+        Self { entrance: Some(entrance), ..self.clone() }
+    }
+
+    /// Whether to say goodbye with the next response. One atomic load, and a lock without contention for a listener that can leave.
     pub fn is_draining(&self) -> bool {
-        self.shared.draining.load(Ordering::Acquire)
+        let leaves = || self.entrance.as_ref().is_some_and(|phase| *phase.borrow() != Phase::Serving);
+        self.shared.draining.load(Ordering::Acquire) || leaves()
     }
 
     /// Resolves when the drain starts, at once if it has; never if nobody is left to start it.
     pub async fn started(&mut self) {
-        if self.announced.wait_for(|draining| *draining).await.is_err() {
-            std::future::pending::<()>().await;
+        let process = async {
+            if self.announced.wait_for(|draining| *draining).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let Some(entrance) = &mut self.entrance else { return process.await };
+        let entrance = async {
+            if entrance.wait_for(|phase| *phase != Phase::Serving).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = process => {}
+            () = entrance => {}
         }
     }
 
@@ -121,6 +154,18 @@ mod tests {
         early.started().await;
         early.clone().started().await;
         assert!(early.is_draining());
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_leaves_takes_only_its_own_connections_along() {
+        let (_trigger, mut other) = channel();
+        let (phase, entrance) = watch::channel(Phase::Serving);
+        let mut own = other.or(entrance);
+        assert!(own.started().now_or_never().is_none() && !own.is_draining());
+        phase.send_replace(Phase::Leaving);
+        own.started().await;
+        assert!(own.is_draining());
+        assert!(other.started().now_or_never().is_none() && !other.is_draining());
     }
 
     #[tokio::test]

@@ -54,7 +54,7 @@ pub(super) fn clusters_json(snapshot: &Snapshot) -> Value {
             "discovery": match &config.discovery {
                 Discovery::Eds(name) => format!("eds {name}"),
                 Discovery::Static(_) => "static".to_owned(),
-                Discovery::StrictDns { .. } => "dns".to_owned(),
+                Discovery::Dns(_) => "dns".to_owned(),
                 Discovery::OriginalDestination => "original destination".to_owned(),
             },
             "in_use": in_use,

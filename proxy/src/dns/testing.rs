@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hickory_resolver::net::runtime::Time;
-use hickory_resolver::proto::op::{Metadata, ResponseCode};
+use hickory_resolver::proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use hickory_server::Server;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
 
 use super::Resolver;
 
@@ -23,6 +24,8 @@ pub(crate) enum Answer {
     Addresses(Vec<IpAddr>, u32),
     /// SERVFAIL.
     Failure,
+    /// Nothing at all.
+    Silence,
 }
 
 /// A server on a port of its own, over UDP and TCP. Names that it was not told of do not exist.
@@ -35,16 +38,23 @@ pub(crate) struct DnsServer {
 #[derive(Clone, Default)]
 struct Zone {
     answers: Arc<Mutex<HashMap<String, Answer>>>,
+    asked: Arc<watch::Sender<usize>>,
 }
 
 impl DnsServer {
     pub(crate) async fn start() -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (tcp, udp) = loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            // Somebody else may have the port over UDP.
+            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+                break (tcp, udp);
+            }
+        };
         let address = udp.local_addr().unwrap();
         let zone = Zone::default();
         let mut server = Server::new(zone.clone());
         server.register_socket(udp);
-        server.register_listener(TcpListener::bind(address).await.unwrap(), Duration::from_secs(60), 16);
+        server.register_listener(tcp, Duration::from_secs(60), 16);
         Self { address, zone, _server: server }
     }
 
@@ -62,6 +72,16 @@ impl DnsServer {
     /// From now on, this is said of the name.
     pub(crate) fn answer(&self, name: &str, answer: Answer) {
         self.zone.answers().insert(format!("{name}."), answer);
+    }
+
+    /// How many questions have come.
+    pub(crate) fn asked(&self) -> usize {
+        *self.zone.asked.borrow()
+    }
+
+    /// Waits until so many questions have come.
+    pub(crate) async fn wait_for_questions(&self, count: usize) {
+        self.zone.asked.subscribe().wait_for(|asked| *asked >= count).await.unwrap();
     }
 }
 
@@ -86,10 +106,17 @@ impl RequestHandler for Zone {
             }
             Some(Answer::Failure) => (ResponseCode::ServFail, Vec::new()),
             None => (ResponseCode::NXDomain, Vec::new()),
+            Some(Answer::Silence) => {
+                self.asked.send_modify(|asked| *asked += 1);
+                let metadata = Metadata::response_from_request(&request.metadata);
+                return Header { metadata, counts: HeaderCounts::default() }.into();
+            }
         };
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = code;
         let response = MessageResponseBuilder::from_message_request(request).build(metadata, &records, [], [], []);
-        responses.send_response(response).await.unwrap()
+        let sent = responses.send_response(response).await.unwrap();
+        self.asked.send_modify(|asked| *asked += 1);
+        sent
     }
 }

@@ -22,9 +22,11 @@ pub mod server_http1;
 pub mod server_http2;
 pub mod timeout;
 
+use crate::admin::drain::Drain;
 pub use crate::observe::Direction;
 use crate::observe::{RequestMetrics, Tls};
 use crate::tls::PeerIdentity;
+use crate::worker::Worker;
 use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -45,6 +47,8 @@ pub struct Downstream {
     pub is_tls: bool,
     /// How many times the connection was handed on inside this process; an endpoint may be this very workload.
     pub hops: u8,
+    /// The drain signal of the connection, where its listener can leave before the process does.
+    pub drain: Option<Arc<Drain>>,
     /// Metric handles of the kinds of request seen on this connection.
     pub handles: RefCell<Handles>,
 }
@@ -55,7 +59,21 @@ pub type Handles = SmallVec<[Arc<RequestMetrics>; 4]>;
 impl Downstream {
     /// A connection of which no more is known than where it comes from and goes to.
     pub fn plain(direction: Direction, source: SocketAddr, destination: SocketAddr) -> Self {
-        Self { direction, source, destination, peer: None, is_tls: false, hops: 0, handles: RefCell::default() }
+        Self {
+            direction,
+            source,
+            destination,
+            peer: None,
+            is_tls: false,
+            hops: 0,
+            drain: None,
+            handles: RefCell::default(),
+        }
+    }
+
+    /// Says when to close the connection after what is under way on it.
+    pub fn drain<'a>(&'a self, worker: &'a Worker) -> &'a Drain {
+        self.drain.as_deref().unwrap_or(&worker.drain)
     }
 
     /// How the connection is protected, for metrics.

@@ -158,7 +158,7 @@ async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHe
             return false;
         }
     }
-    let draining = cx.worker.drain.is_draining();
+    let draining = cx.downstream.drain(cx.worker).is_draining();
     let mut reply = Reply::Http1(Http1Reply {
         writer,
         version: head.version,

@@ -67,7 +67,7 @@ pub async fn serve(
 
     let streams = Rc::new(Streams::default());
     let mut leaving = false;
-    let mut drain = worker.drain.clone();
+    let mut drain = downstream.drain(&worker).clone();
     loop {
         let is_quiet = streams.open.get() == 0;
         let limit = if leaving { Some(FAREWELL) } else { chain.idle_timeout };

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 use weft_rules::RouteTable;
 
 use super::listener::{LastUsed, Listener};
@@ -69,6 +70,7 @@ pub struct Store {
     current: ArcSwap<Snapshot>,
     /// Writers take turns, or one would undo another's change.
     writer: Mutex<()>,
+    published: watch::Sender<()>,
 }
 
 impl Store {
@@ -80,6 +82,16 @@ impl Store {
     /// The current snapshot. Hold it as long as one decision takes, not as long as a connection lives.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// The current snapshot, to be kept for as long as a longer piece of work takes.
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Hears of every publication from now on, several at once where they follow each other quickly.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 
     /// The listener of that name.
@@ -109,5 +121,6 @@ impl Store {
         let mut next = Snapshot::clone(&self.current.load());
         change(&mut next);
         self.current.store(Arc::new(next));
+        self.published.send_replace(());
     }
 }

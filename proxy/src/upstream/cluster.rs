@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use weft_xds::FieldError;
 use weft_xds::envoy::config::cluster::v3::Cluster as Message;
@@ -15,7 +16,8 @@ use weft_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use super::assignment::{Assignment, Health, Location};
 use super::balance::{EndpointSet, Member, PickContext, PickError};
 use super::breaker::Breaker;
-use super::config::{ClusterConfig, Discovery, UpstreamProtocol};
+use super::config::{ClusterConfig, UpstreamProtocol};
+use super::discovery::Discovery;
 use super::endpoint::{Endpoint, EndpointIdentity, State};
 use super::outlier::Detector;
 use super::sockets::Sockets;
@@ -42,7 +44,7 @@ pub struct Cluster {
     endpoints: ArcSwap<EndpointSet>,
     breaker: Breaker,
     detector: Arc<Detector>,
-    warm: AtomicBool,
+    warm: watch::Sender<bool>,
     /// The assignment in force. Writers take turns under it; readers never do.
     writer: Mutex<Assignment>,
 }
@@ -64,7 +66,7 @@ impl Cluster {
             endpoints: ArcSwap::default(),
             breaker: Breaker::default(),
             detector: Arc::new(Detector::new(Instant::now())),
-            warm: AtomicBool::new(false),
+            warm: watch::Sender::new(false),
             writer: Mutex::default(),
             config: ArcSwap::from_pointee(config.clone()),
         };
@@ -80,10 +82,10 @@ impl Cluster {
         match &config.discovery {
             Discovery::Static(assignment) => {
                 current.clone_from(assignment);
-                self.warm.store(true, Relaxed);
+                self.warm.send_replace(true);
             }
-            Discovery::OriginalDestination => self.warm.store(true, Relaxed),
-            Discovery::Eds(_) | Discovery::StrictDns { .. } => {}
+            Discovery::OriginalDestination => drop(self.warm.send_replace(true)),
+            Discovery::Eds(_) | Discovery::Dns(_) => {}
         }
         self.install(&current, &config.sockets);
         self.config.store(Arc::new(config));
@@ -102,12 +104,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes endpoints, for example those a [`Discovery::StrictDns`] assignment resolved to. Unresolved names are left out.
+    /// Takes endpoints, for example those a [`Discovery::Dns`] assignment resolved to. Unresolved names are left out.
     pub fn set_assignment(&self, assignment: Assignment) {
         let mut current = self.lock();
         *current = assignment;
         self.install(&current, &self.config.load().sockets);
-        self.warm.store(true, Relaxed);
+        self.warm.send_replace(true);
     }
 
     /// Chooses an endpoint.
@@ -158,7 +160,13 @@ impl Cluster {
 
     /// Whether its endpoints have been told, be it that there are none.
     pub fn is_warm(&self) -> bool {
-        self.warm.load(Relaxed)
+        *self.warm.borrow()
+    }
+
+    /// Resolves when its endpoints have been told.
+    pub async fn warmed(&self) {
+        // Invariant: the sender lives as long as the cluster.
+        let _ = self.warm.subscribe().wait_for(|warm| *warm).await;
     }
 
     /// Whether connections go where they were going, so that nothing is picked.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_xds::envoy::config::cluster::v3::Cluster as Message;
-use weft_xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy};
+use weft_xds::envoy::config::cluster::v3::cluster::{LbConfig, LbPolicy};
 use weft_xds::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions,
 };
@@ -16,9 +16,9 @@ use weft_xds::google::protobuf::UInt32Value;
 use weft_xds::names::{METADATA, key};
 use weft_xds::{FieldError, any, metadata};
 
-use super::assignment::Assignment;
 use super::balance::Policy;
 use super::breaker::Limits;
+use super::discovery::Discovery;
 use super::fields::{optional_duration, unsupported};
 use super::outlier::OutlierSettings;
 use super::sockets::Sockets;
@@ -57,24 +57,6 @@ pub struct ClusterConfig {
     pub(super) sockets: Sockets,
 }
 
-/// Where a cluster's endpoints come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Discovery {
-    /// EDS, under this resource name.
-    Eds(Arc<str>),
-    /// The message itself.
-    Static(Assignment),
-    /// The message itself, its names resolved again and again.
-    StrictDns {
-        /// Endpoints with names.
-        assignment: Assignment,
-        /// How often to resolve (5 s).
-        refresh: Duration,
-    },
-    /// Each connection goes where it was going.
-    OriginalDestination,
-}
-
 /// What a cluster's endpoints speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamProtocol {
@@ -106,7 +88,6 @@ pub struct Http2Settings {
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-const DNS_REFRESH: Duration = Duration::from_secs(5);
 const PANIC_THRESHOLD: u32 = 50;
 /// Bounds of an HTTP/2 window: its first size and its largest (RFC 9113 §6.9).
 const WINDOW_RANGE: std::ops::RangeInclusive<u32> = 65_535..=0x7fff_ffff;
@@ -143,7 +124,7 @@ impl ClusterConfig {
         let outlier = message.outlier_detection.as_ref();
         Ok(Self {
             name: message.name.as_str().into(),
-            discovery: discovery(message, path)?,
+            discovery: Discovery::compile(message, path)?,
             policy: policy(message, path)?,
             panic_threshold: panic_threshold(message, path)?,
             connect_timeout,
@@ -177,6 +158,7 @@ fn refuse_unsupported(m: &Message, path: &str) -> Result<(), FieldError> {
     unsupported(m.queuing_policies.is_some(), path, "queuing_policies")?;
     unsupported(m.dns_resolution_config.is_some(), path, "dns_resolution_config")?;
     unsupported(!m.dns_resolvers.is_empty(), path, "dns_resolvers")?;
+    unsupported(m.typed_dns_resolver_config.is_some(), path, "typed_dns_resolver_config")?;
     let Some(common) = &m.common_lb_config else { return Ok(()) };
     let path = format!("{path}.common_lb_config");
     unsupported(
@@ -186,61 +168,6 @@ fn refuse_unsupported(m: &Message, path: &str) -> Result<(), FieldError> {
     )?;
     unsupported(common.consistent_hashing_lb_config.is_some(), &path, "consistent_hashing_lb_config")?;
     unsupported(common.override_host_status.is_some(), &path, "override_host_status")
-}
-
-fn discovery(message: &Message, path: &str) -> Result<Discovery, FieldError> {
-    let kind = match message.cluster_discovery_type.as_ref() {
-        None => DiscoveryType::Static,
-        Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(*kind).map_err(|_| {
-            FieldError::invalid(
-                format!("{path}.type"),
-                kind,
-                "is unknown",
-                "use EDS, STATIC, STRICT_DNS or ORIGINAL_DST",
-            )
-        })?,
-        Some(ClusterDiscoveryType::ClusterType(_)) => {
-            return Err(FieldError::new(
-                format!("{path}.cluster_type"),
-                "not supported; use type EDS, STATIC, STRICT_DNS or ORIGINAL_DST",
-            ));
-        }
-    };
-    let own_endpoints = || {
-        let assignment = message.load_assignment.as_ref();
-        let path = format!("{path}.load_assignment");
-        assignment.map_or_else(|| Ok(Assignment::default()), |assignment| Assignment::compile(assignment, &path))
-    };
-    match kind {
-        DiscoveryType::Eds => {
-            unsupported(message.load_assignment.is_some(), path, "load_assignment")?;
-            let service = message.eds_cluster_config.as_ref().map_or("", |eds| eds.service_name.as_str());
-            Ok(Discovery::Eds(if service.is_empty() { message.name.as_str() } else { service }.into()))
-        }
-        DiscoveryType::Static => {
-            let assignment = own_endpoints()?;
-            if let Some(name) = assignment.names().next() {
-                let why = "is not an IP address, which a STATIC cluster needs";
-                return Err(FieldError::invalid(
-                    format!("{path}.load_assignment"),
-                    name,
-                    why,
-                    "give an address, or use type STRICT_DNS",
-                ));
-            }
-            Ok(Discovery::Static(assignment))
-        }
-        DiscoveryType::StrictDns => {
-            #[allow(deprecated)]
-            let refresh = optional_duration(message.dns_refresh_rate.as_ref(), &format!("{path}.dns_refresh_rate"))?;
-            let refresh = refresh.filter(|refresh| !refresh.is_zero()).unwrap_or(DNS_REFRESH);
-            Ok(Discovery::StrictDns { assignment: own_endpoints()?, refresh })
-        }
-        DiscoveryType::OriginalDst => Ok(Discovery::OriginalDestination),
-        DiscoveryType::LogicalDns => {
-            Err(FieldError::new(format!("{path}.type"), "LOGICAL_DNS is not supported; use STRICT_DNS"))
-        }
-    }
 }
 
 fn policy(message: &Message, path: &str) -> Result<Policy, FieldError> {

@@ -2,7 +2,8 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `config`, `assignment`, `sockets` | Envoy's messages, compiled |
+//! | `config`, `discovery`, `assignment`, `sockets` | Envoy's messages, compiled |
+//! | `names` | endpoints given by name, resolved again and again |
 //! | `cluster` | settings and endpoints of one cluster, changed under way |
 //! | `endpoint`, `load`, `outcome` | one endpoint: attempts under way, latency, how they ended |
 //! | `balance/` | the choice: round robin, random, least request, peak EWMA |
@@ -15,12 +16,14 @@
 
 pub mod breaker;
 pub mod budget;
+pub mod names;
 pub mod pool;
 
 mod assignment;
 mod balance;
 mod cluster;
 mod config;
+mod discovery;
 mod endpoint;
 mod fields;
 mod load;
@@ -34,7 +37,8 @@ mod tests;
 pub use assignment::{Assignment, Health};
 pub use balance::{Member, PickContext, PickError, Policy};
 pub use cluster::{Cluster, Protocol};
-pub use config::{ClusterConfig, Discovery, Http2Settings, UpstreamProtocol};
+pub use config::{ClusterConfig, Http2Settings, UpstreamProtocol};
+pub use discovery::{Discovery, DnsSettings};
 pub use endpoint::{Endpoint, EndpointId, EndpointIdentity, InFlight};
 pub use outcome::Outcome;
 pub use outlier::{Detector, OutlierSettings};

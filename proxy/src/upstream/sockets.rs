@@ -1,5 +1,6 @@
 //! Which transport socket an endpoint's connections use (`transport_socket`, `transport_socket_matches`).
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use weft_xds::{FieldError, any};
 use crate::tls::UpstreamTls;
 
 /// TLS settings toward an endpoint, compiled. Two are equal when their messages are.
-#[derive(Debug)]
 pub struct SocketTls {
     message: UpstreamTlsContext,
     tls: UpstreamTls,
@@ -23,6 +23,13 @@ impl SocketTls {
     fn compile(message: UpstreamTlsContext, path: &str) -> Result<Self, FieldError> {
         let tls = UpstreamTls::from_proto(&message, path)?;
         Ok(Self { message, tls })
+    }
+}
+
+impl fmt::Debug for SocketTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is in force, and not what was asked for.
+        self.tls.fmt(f)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What stays across changes of endpoints and settings.
 
-use super::super::{ClusterConfig, Discovery};
+use super::super::{ClusterConfig, Discovery, DnsSettings};
 use super::*;
 
 fn meshed(identity: &str) -> String {
@@ -116,7 +116,9 @@ fn names_become_endpoints_once_they_are_resolved() {
         {endpoint: {address: {socket_address: {address: shop.example, port_value: 80}}}}]}]}}";
     let cluster = Cluster::compile(&weft_xds::yaml::from_str(yaml).unwrap(), "").unwrap();
     assert!(!cluster.is_warm());
-    let Discovery::StrictDns { assignment, refresh } = cluster.config().discovery.clone() else { panic!("not DNS") };
+    let Discovery::Dns(DnsSettings { assignment, refresh, .. }) = cluster.config().discovery.clone() else {
+        panic!("not DNS")
+    };
     assert_eq!(refresh, SECOND * 5);
     assert_eq!(assignment.names().collect::<Vec<_>>(), ["shop.example"]);
     let resolve = |ips: &[&str]| {

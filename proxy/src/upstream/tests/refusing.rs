@@ -53,7 +53,9 @@ fn http_options_say_which_version_to_speak() {
 fn what_is_wrong_or_not_supported_is_refused_with_the_fields_path() {
     for (yaml, start) in [
         ("{}", "name: is required"),
-        ("{name: c, type: LOGICAL_DNS}", "type: LOGICAL_DNS is not supported"),
+        ("{name: c, type: LOGICAL_DNS}", "load_assignment.endpoints: `0` is the number of endpoints"),
+        ("{name: c, type: STRICT_DNS, dns_refresh_rate: 0s}", "dns_refresh_rate: `0ns` is too short"),
+        ("{name: c, type: STRICT_DNS, dns_failure_refresh_rate: {}}", "dns_failure_refresh_rate.base_interval: "),
         ("{name: c, connect_timeout: 0s}", "connect_timeout: "),
         ("{name: c, connect_timeout: -1s}", "connect_timeout: "),
         ("{name: c, lb_policy: MAGLEV}", "lb_policy: "),

@@ -1,0 +1,69 @@
+//! What becomes of a connection before anything is served on it, under paused time.
+
+use super::*;
+use crate::admin::drain::Drain;
+use crate::observe::Metrics;
+use crate::snapshot::Store;
+use crate::snapshot::compile::compile_listener;
+use crate::tls::LocalIdentity;
+use crate::upstream::pool::TcpNetwork;
+use crate::worker::{Settings, Shared};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::task::LocalSet;
+
+/// Connects to a listener whose chain depends on the first bytes, which it waits a second for.
+async fn with_silent_client<F: Future<Output = ()>>(settings: &str, test: impl FnOnce(DuplexStream) -> F) {
+    let chain = |matches: &str, body: &str| {
+        format!(
+            "{{{matches} filters: [{{name: http, typed_config: {{
+                '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+                stat_prefix: h,
+                route_config: {{virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {body}}}}}}}]}}]}},
+                http_filters: [{{name: envoy.filters.http.router, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]}}"
+        )
+    };
+    let text = format!(
+        "{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, {settings} listener_filters_timeout: 1s,
+          listener_filters: [{{name: envoy.filters.listener.http_inspector}}],
+          filter_chains: [{}, {}]}}",
+        chain("filter_chain_match: {application_protocols: [http/1.1]},", "inspected"),
+        chain("", "other"),
+    );
+    let listener = compile_listener(&weft_xds::yaml::from_str(&text).unwrap()).unwrap().listener;
+    let shared = Arc::new(Shared {
+        store: Arc::new(Store::new()),
+        on_demand: None,
+        identity: LocalIdentity::new(),
+        metrics: Arc::new(Metrics::new()),
+        settings: Settings::default(),
+    });
+    let worker = Worker::new(shared, Drain::never(), Rc::new(TcpNetwork::default()));
+    let (near, far) = duplex(64 * 1024);
+    let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let downstream = Downstream::plain(Direction::Inbound, address(40_000), address(80));
+    let set = LocalSet::new();
+    set.spawn_local(worker.sweep.clone().run());
+    set.spawn_local(serve(worker, Arc::new(listener), Box::new(far), downstream));
+    set.run_until(test(near)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_silent_for_too_long_is_closed() {
+    with_silent_client("", |mut client| async move {
+        assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_silent_for_too_long_gets_the_chain_of_unknown_bytes_where_the_listener_says_so() {
+    with_silent_client("continue_on_listener_filters_timeout: true,", |mut client| async move {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("other"), "{answer}");
+    })
+    .await;
+}
