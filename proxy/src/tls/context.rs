@@ -18,6 +18,7 @@ use weft_xds::envoy::extensions::transport_sockets::tls::v3::{
 };
 use weft_xds::{FieldError, names};
 
+use super::files::FromFiles;
 use super::identity::{Leaf, LocalIdentity, TrustBundle};
 use super::provider::provider;
 use super::san::SanMatcher;
@@ -37,7 +38,7 @@ pub(super) struct Common {
 #[derive(Debug)]
 enum Source<T> {
     None,
-    Fixed(Arc<T>),
+    Fixed(Arc<FromFiles<T>>),
     /// The SDS secrets `identity` and `bundle`: this proxy's own.
     Local,
 }
@@ -111,7 +112,7 @@ impl Common {
 /// Which certificate we show.
 pub(super) enum Presenter {
     Nobody,
-    Fixed(Arc<CertifiedKey>),
+    Fixed(Arc<FromFiles<CertifiedKey>>),
     /// The one in force at the time of the handshake.
     Local(Arc<LocalIdentity>),
 }
@@ -120,7 +121,7 @@ impl Presenter {
     fn certified(&self) -> Option<Arc<CertifiedKey>> {
         match self {
             Self::Nobody => None,
-            Self::Fixed(certified) => Some(Arc::clone(certified)),
+            Self::Fixed(certified) => Some(certified.current()),
             Self::Local(local) => Some(Arc::clone(&local.current().leaf.as_ref()?.certified)),
         }
     }
@@ -158,7 +159,10 @@ fn certificate(message: &CommonTlsContext, path: &str) -> Result<Source<Certifie
         ([], []) => Ok(Source::None),
         ([fixed], []) => {
             let path = format!("{path}.tls_certificates[0]");
-            Ok(Source::Fixed(fixed_certificate(fixed, &path)?))
+            let sources = [fixed.certificate_chain.as_ref(), fixed.private_key.as_ref()];
+            let message = fixed.clone();
+            let certificate = FromFiles::new(&sources, move || fixed_certificate(&message, &path))?;
+            Ok(Source::Fixed(Arc::new(certificate)))
         }
         ([], [secret]) => {
             let path = format!("{path}.tls_certificate_sds_secret_configs[0]");
@@ -172,7 +176,7 @@ fn certificate(message: &CommonTlsContext, path: &str) -> Result<Source<Certifie
     }
 }
 
-fn fixed_certificate(message: &TlsCertificate, path: &str) -> Result<Arc<CertifiedKey>, FieldError> {
+fn fixed_certificate(message: &TlsCertificate, path: &str) -> Result<CertifiedKey, FieldError> {
     let chain_path = format!("{path}.certificate_chain");
     let chain = certificates(message.certificate_chain.as_ref(), &chain_path)?;
     let key_path = format!("{path}.private_key");
@@ -186,7 +190,7 @@ fn fixed_certificate(message: &TlsCertificate, path: &str) -> Result<Arc<Certifi
         )
     })?;
     let leaf = Leaf::new(chain, key).map_err(|error| FieldError::new(path, error.to_string()))?;
-    Ok(leaf.certified)
+    Ok(CertifiedKey::clone(&leaf.certified))
 }
 
 fn validation(message: &CommonTlsContext, path: &str) -> Result<(Vec<SanMatcher>, Source<TrustBundle>), FieldError> {
@@ -205,7 +209,9 @@ fn validation(message: &CommonTlsContext, path: &str) -> Result<(Vec<SanMatcher>
                     "without it names prove nothing; set it, or remove match_typed_subject_alt_names",
                 ));
             };
-            Ok((sans, Source::Fixed(bundle(ca, &format!("{path}.trusted_ca"))?)))
+            let (path, source) = (format!("{path}.trusted_ca"), ca.clone());
+            let bundle = FromFiles::new(&[Some(ca)], move || bundle(&source, &path))?;
+            Ok((sans, Source::Fixed(Arc::new(bundle))))
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
             local_secret(secret, names::SECRET_BUNDLE, &at("validation_context_sds_secret_config"))?;
@@ -255,9 +261,8 @@ fn local_secret(secret: &SdsSecretConfig, known: &str, path: &str) -> Result<(),
     ))
 }
 
-fn bundle(source: &DataSource, path: &str) -> Result<Arc<TrustBundle>, FieldError> {
-    let bundle = TrustBundle::new(certificates(Some(source), path)?);
-    Ok(Arc::new(bundle.map_err(|error| FieldError::new(path, error.to_string()))?))
+fn bundle(source: &DataSource, path: &str) -> Result<TrustBundle, FieldError> {
+    TrustBundle::new(certificates(Some(source), path)?).map_err(|error| FieldError::new(path, error.to_string()))
 }
 
 fn certificates(source: Option<&DataSource>, path: &str) -> Result<Vec<CertificateDer<'static>>, FieldError> {
@@ -270,7 +275,7 @@ fn certificates(source: Option<&DataSource>, path: &str) -> Result<Vec<Certifica
     }
 }
 
-/// Reads a `DataSource`. Files are read once: contexts with files do not follow changes.
+/// Reads a `DataSource`.
 pub(super) fn read(source: Option<&DataSource>, path: &str) -> Result<Vec<u8>, FieldError> {
     match source.and_then(|source| source.specifier.as_ref()) {
         Some(Specifier::Filename(name)) => std::fs::read(name).map_err(|error| {
@@ -443,6 +448,14 @@ mod tests {
             (
                 "tls_certificates: [{certificate_chain: {inline_string: nothing}}]",
                 "tls.tls_certificates[0].certificate_chain: holds no certificate",
+            ),
+            (
+                "tls_certificates: [{certificate_chain: {environment_variable: CARGO_PKG_NAME}}]",
+                "tls.tls_certificates[0].certificate_chain: holds no certificate",
+            ),
+            (
+                "tls_certificates: [{certificate_chain: {environment_variable: 'NO=NAME'}}]",
+                "tls.tls_certificates[0].certificate_chain.environment_variable: `NO=NAME` cannot be read",
             ),
             (
                 "validation_context: {}\ntls_certificate_sds_secret_configs: [{name: other}]",

@@ -4,7 +4,8 @@
 //! - [`peer`]: what a peer's certificate says about it.
 //! - [`verifier`]: what a peer's certificate must say.
 //! - [`san`]: Envoy's subject alternative name matchers.
-//! - [`upstream`], [`downstream`]: Envoy's TLS contexts, ready for handshakes; [`context`] is what they share.
+//! - [`upstream`], [`downstream`]: Envoy's TLS contexts, ready for handshakes; [`context`] is what they share, `files` what they
+//!   have from files.
 //! - [`handshake`], [`stream`]: from a transport to a [`TlsStream`].
 //! - [`signing`], [`state_dir`]: getting a certificate from the control plane, and keeping it over a restart.
 //!
@@ -23,6 +24,7 @@ pub mod stream;
 pub mod upstream;
 pub mod verifier;
 
+mod files;
 pub(crate) mod provider;
 #[cfg(test)]
 mod testing;

@@ -11,6 +11,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherEr
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use weft_xds::names::SpiffeId;
 
+use super::files::FromFiles;
 use super::identity::{LocalIdentity, TrustBundle};
 use super::peer::PeerIdentity;
 use super::provider::provider;
@@ -136,8 +137,8 @@ impl From<PeerError> for rustls::Error {
 pub(super) enum Trust {
     /// The mesh's bundle as it is at the time of each handshake. The peer must carry exactly one SPIFFE id of our domain.
     Mesh(Arc<LocalIdentity>),
-    /// A fixed bundle.
-    Bundle(Arc<TrustBundle>),
+    /// A bundle of its own.
+    Bundle(Arc<FromFiles<TrustBundle>>),
     /// Anybody's: Envoy's behaviour without a validation context.
     Anyone,
 }
@@ -146,7 +147,7 @@ impl Trust {
     fn bundle(&self) -> Result<Option<Arc<TrustBundle>>, PeerError> {
         match self {
             Self::Mesh(local) => Ok(Some(local.current().bundle.clone().ok_or(PeerError::NoBundle)?)),
-            Self::Bundle(bundle) => Ok(Some(Arc::clone(bundle))),
+            Self::Bundle(bundle) => Ok(Some(bundle.current())),
             Self::Anyone => Ok(None),
         }
     }

@@ -450,19 +450,27 @@ mod contexts {
 
     impl Files {
         fn new(ca: &TestCa, who: &Who) -> Self {
-            let folder = tempfile::tempdir().unwrap();
+            let files = Self { folder: tempfile::tempdir().unwrap() };
+            files.write(ca, who);
+            files
+        }
+
+        fn write(&self, ca: &TestCa, who: &Who) {
             let (chain, key) = ca.issue(who);
             let pem = |kind: &str, der: &[u8]| {
                 use base64::Engine as _;
                 let text = base64::engine::general_purpose::STANDARD.encode(der);
                 format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
             };
-            let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+            let write = |name: &str, text: String| {
+                let new = self.folder.path().join("new");
+                std::fs::write(&new, text).unwrap();
+                std::fs::rename(new, self.folder.path().join(name)).unwrap();
+            };
             let certificate = |der: &CertificateDer<'_>| pem("CERTIFICATE", der);
             write("chain.pem", chain.iter().map(certificate).collect());
             write("key.pem", pem("PRIVATE KEY", key.secret_der()));
             write("ca.pem", certificate(&ca.root()));
-            Self { folder }
         }
 
         fn certificate(&self) -> String {
@@ -483,10 +491,17 @@ mod contexts {
     ) -> Result<(TlsStream<DuplexStream>, TlsStream<DuplexStream>), HandshakeError> {
         let upstream = UpstreamTls::from_proto(&yaml::from_str(client).unwrap(), "up").unwrap();
         let downstream = DownstreamTls::from_proto(&yaml::from_str(server).unwrap(), "down").unwrap();
+        meet_with(&upstream, &downstream).await
+    }
+
+    async fn meet_with(
+        upstream: &UpstreamTls,
+        downstream: &DownstreamTls,
+    ) -> Result<(TlsStream<DuplexStream>, TlsStream<DuplexStream>), HandshakeError> {
         let local = LocalIdentity::new();
         let tls = upstream.client(&local, ExpectedPeer::default(), None);
         let (near, far) = duplex(64 * 1024);
-        let (client, server) = tokio::join!(connect(near, &tls), accept(far, Vec::new(), &downstream, &local));
+        let (client, server) = tokio::join!(connect(near, &tls), accept(far, Vec::new(), downstream, &local));
         Ok((client?, server?))
     }
 
@@ -503,6 +518,25 @@ mod contexts {
         assert_eq!(near.alpn(), Some(&b"http/1.1"[..]));
         assert_eq!(far.sni().map(|sni| &**sni), Some("web.example"));
         assert!(far.peer().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn certificates_and_roots_are_those_of_the_files_at_the_time() {
+        let (old, new) = (TestCa::new(), TestCa::new());
+        let (client, server) = (Files::new(&old, &alice()), Files::new(&old, &bob()));
+        let context = format!("common_tls_context: {{validation_context: {{{}}}}}", client.ca());
+        let upstream = UpstreamTls::from_proto(&yaml::from_str(&context).unwrap(), "up").unwrap();
+        let context = format!("common_tls_context: {{{}}}", server.certificate());
+        let downstream = DownstreamTls::from_proto(&yaml::from_str(&context).unwrap(), "down").unwrap();
+        let a_second = || tokio::time::advance(std::time::Duration::from_secs(1));
+        meet_with(&upstream, &downstream).await.unwrap();
+        server.write(&new, &bob());
+        a_second().await;
+        let error = meet_with(&upstream, &downstream).await.err().unwrap();
+        assert!(matches!(error, HandshakeError::Peer(PeerError::UnknownIssuer { .. })), "{error}");
+        client.write(&new, &alice());
+        a_second().await;
+        meet_with(&upstream, &downstream).await.unwrap();
     }
 
     #[tokio::test]
