@@ -10,10 +10,12 @@
 mod fields;
 mod table;
 mod walk;
+mod without;
 
 use std::sync::LazyLock;
 
 pub use walk::check;
+pub use without::{Without, without_each};
 
 use prost::{Message, Name};
 

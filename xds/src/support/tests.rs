@@ -192,3 +192,25 @@ fn damaged_messages_are_errors_or_not_but_never_panics() {
         let _ = check(type_url::LISTENER, &bytes[..at]);
     }
 }
+
+#[test]
+fn each_enforced_field_is_left_out_once_at_every_depth() {
+    let text = "{name: l, stat_prefix: ignored, filter_chains: [{filters: [{name: http, typed_config: {'@type': \
+        type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: c}}]}]}";
+    let message = yaml::from_str::<Listener>(text).unwrap();
+    let variants = without_each(&Listener::type_url(), &message.encode_to_vec());
+    let paths: Vec<_> = variants.iter().map(|variant| variant.path.as_str()).collect();
+    let filter = "filter_chains[0].filters[0]";
+    let expected = [
+        "name",
+        "filter_chains",
+        "filter_chains[0].filters",
+        &format!("{filter}.name"),
+        &format!("{filter}.typed_config"),
+        &format!("{filter}.typed_config.cluster"),
+    ];
+    assert_eq!(paths, expected);
+    let text = text.replace(", cluster: c", "");
+    let last = Listener::decode(variants[5].bytes.as_slice()).unwrap();
+    assert_eq!(last, yaml::from_str::<Listener>(&text).unwrap());
+}

@@ -105,7 +105,7 @@ fn any(bytes: &[u8], path: &FieldPath<'_>, depth: u8, ignored: &mut BTreeSet<Str
 }
 
 /// Fields 1, a string, and 2, a message, of a map's entry; what is missing is empty.
-fn entry(mut bytes: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn entry(mut bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (mut key, mut value): (&str, &[u8]) = ("", &[]);
     while !bytes.is_empty() {
         let record = Record::read(&mut bytes)?;
@@ -124,15 +124,15 @@ fn is_false(payload: Option<&[u8]>) -> bool {
 }
 
 /// One field as it is on the wire.
-struct Record<'a> {
-    number: u32,
+pub(super) struct Record<'a> {
+    pub(super) number: u32,
     /// Of length-delimited fields.
-    payload: Option<&'a [u8]>,
+    pub(super) payload: Option<&'a [u8]>,
 }
 
 impl<'a> Record<'a> {
     /// Takes a record off the front; `None` if it is malformed.
-    fn read(bytes: &mut &'a [u8]) -> Option<Self> {
+    pub(super) fn read(bytes: &mut &'a [u8]) -> Option<Self> {
         let (number, wire_type) = decode_key(bytes).ok()?;
         let skip = match wire_type {
             WireType::Varint => {

@@ -114,6 +114,7 @@ pub(super) static TABLE: &[Decision] = &[
             "ignore_http_11_upgrade",
         ],
     },
+    // An invalid message always ends its stream, and never the connection: what the two fields ask for is done.
     Decision {
         message: "envoy.config.core.v3.Http2ProtocolOptions",
         enforced: &[
@@ -122,8 +123,6 @@ pub(super) static TABLE: &[Decision] = &[
             "initial_stream_window_size",
             "initial_connection_window_size",
             "allow_connect",
-            "stream_error_on_invalid_http_messaging",
-            "override_stream_error_on_invalid_http_message",
             "connection_keepalive",
         ],
         ignored: &[
@@ -138,6 +137,8 @@ pub(super) static TABLE: &[Decision] = &[
             "disallow_obs_text",
             "stream_reset_burst",
             "stream_reset_rate",
+            "stream_error_on_invalid_http_messaging",
+            "override_stream_error_on_invalid_http_message",
         ],
         refused: &["allow_metadata", "custom_settings_parameters", "max_header_field_size_kb"],
     },

@@ -120,13 +120,7 @@ pub(super) static TABLE: &[Decision] = &[
     },
     Decision {
         message: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        enforced: &[
-            "cluster",
-            "weighted_clusters",
-            "idle_timeout",
-            "max_connect_attempts",
-            "max_downstream_connection_duration",
-        ],
+        enforced: &["cluster", "weighted_clusters", "idle_timeout", "max_connect_attempts"],
         ignored: &[
             "stat_prefix",
             "access_log",
@@ -148,6 +142,7 @@ pub(super) static TABLE: &[Decision] = &[
             "upstream_connect_mode",
             "max_early_data_bytes",
             "check_drain_close",
+            "max_downstream_connection_duration",
         ],
     },
     Decision {

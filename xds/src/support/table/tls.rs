@@ -7,25 +7,21 @@ use super::Decision;
 pub(super) static TABLE: &[Decision] = &[
     Decision {
         message: "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        enforced: &["common_tls_context", "sni", "max_session_keys", "allow_renegotiation"],
-        ignored: &["enforce_rsa_key_usage"],
-        refused: &["auto_host_sni", "auto_sni_san_validation"],
+        enforced: &["common_tls_context", "sni"],
+        ignored: &["enforce_rsa_key_usage", "max_session_keys"],
+        refused: &["auto_host_sni", "auto_sni_san_validation", "allow_renegotiation"],
     },
     Decision {
         message: "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        enforced: &[
-            "common_tls_context",
-            "require_client_certificate",
-            "require_sni",
-            "disable_stateless_session_resumption",
-            "disable_stateful_session_resumption",
-        ],
+        enforced: &["common_tls_context", "require_client_certificate", "require_sni"],
         ignored: &[
             "session_ticket_keys",
             "session_ticket_keys_sds_secret_config",
             "session_timeout",
             "full_scan_certs_on_sni_mismatch",
             "prefer_client_ciphers",
+            "disable_stateless_session_resumption",
+            "disable_stateful_session_resumption",
         ],
         refused: &["ocsp_staple_policy"],
     },
