@@ -95,7 +95,8 @@ pub struct Http2Options {
     pub allow_connect: bool,
 }
 
-/// Upgrades that a chain lets through; anything else is answered 403 as in Envoy.
+/// Upgrades that a chain lets through. A request that asks for another is served without it (RFC 9110 §7.8; Envoy answers 403); CONNECT
+/// is answered 403.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Upgrades {
     /// Enabled names in lower case (`websocket`, `connect`, …).
