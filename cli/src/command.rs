@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use weft_api::Duration;
 
 use crate::ask::Address;
+use crate::cluster::{Cluster, PodName};
 use crate::demo::DemoArgs;
 
 /// Exit codes; 2 is clap's, for wrong usage.
@@ -20,7 +22,7 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done, and all is well
   1    the answer is bad news: a file is not valid, a proxy rejects its configuration,
-       the configuration folder is refused, a step of the demo was not observed
+       the configuration folder is refused, a check failed, a step of the demo was not observed
   2    wrong usage
   3    no answer: not reachable, not readable, or something this machine lacks
   130  ended by Ctrl-C";
@@ -44,7 +46,18 @@ pub(crate) enum Command {
     /// refused.
     Status(StatusArgs),
     /// Show what one proxy knows
+    ///
+    /// Of a proxy on this machine, or of a pod's in a cluster: weft config routes pod/web-0.shop
     Config(ConfigArgs),
+    /// Show the certificate of a pod's proxy, and the roots it trusts
+    Identity(IdentityArgs),
+    /// Print the log of a pod's proxy, or of the control plane
+    Logs(LogsArgs),
+    /// Check whether a cluster is ready for Weft, and whether Weft is well in it
+    ///
+    /// Everything is asked through kubectl, with your rights, and nothing is changed. The checks are explained in docs/reference/checks.md.
+    /// Exit code 1 if a check fails; one that only wants a look does not count.
+    Check(CheckArgs),
     /// Check configuration files as the control plane would, without one
     ///
     /// Prints what is wrong, one problem a line, with file, line, field and what to write instead. Exit code 1 if any of
@@ -74,7 +87,7 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the version
-    Version,
+    Version(VersionArgs),
     /// Print a page of docs/reference
     #[command(hide = true)]
     Reference {
@@ -86,15 +99,21 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// The control plane's admin address: host:port, or unix:PATH
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "WEFT_CONTROL_PLANE",
-        hide_env_values = true,
-        default_value = "127.0.0.1:15014"
-    )]
-    pub(crate) control_plane: Address,
+    /// The control plane's admin address: host:port, or unix:PATH. Without it 127.0.0.1:15014, or where nothing answers there, the cluster
+    /// that kubectl knows
+    #[arg(long, value_name = "ADDRESS", env = "WEFT_CONTROL_PLANE", hide_env_values = true)]
+    pub(crate) control_plane: Option<Address>,
+    /// Show only proxies of this namespace
+    #[arg(short, long, conflicts_with = "all_namespaces")]
+    pub(crate) namespace: Option<String>,
+    /// Show proxies of all namespaces, which is the default
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Show only proxies of pods with these labels, such as app=web
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "control_plane")]
+    pub(crate) selector: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
     /// Format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
@@ -102,15 +121,99 @@ pub(crate) struct StatusArgs {
 
 #[derive(Args)]
 pub(crate) struct ConfigArgs {
-    /// What to show
-    #[arg(value_enum, default_value_t = Part::All)]
-    pub(crate) part: Part,
+    /// listeners, routes, clusters, endpoints, certificates or all; and pod/NAME.NAMESPACE for a pod's proxy
+    #[arg(value_name = "PART|POD", num_args = 0..=2)]
+    pub(crate) what: Vec<What>,
     /// The proxy's admin address: host:port, or unix:PATH
     #[arg(long, value_name = "ADDRESS", env = "WEFT_PROXY", hide_env_values = true, default_value = "127.0.0.1:15000")]
     pub(crate) proxy: Address,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
     /// Format; json and yaml are Envoy's own, as in its /config_dump
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct IdentityArgs {
+    /// The pod: pod/NAME.NAMESPACE
+    pub(crate) pod: PodName,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// The pod: pod/NAME.NAMESPACE; without it the control plane
+    pub(crate) pod: Option<PodName>,
+    /// Go on printing
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin with this many last lines
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// Check a cluster in which Weft is not installed yet
+    #[arg(long)]
+    pub(crate) pre: bool,
+    /// Repeat failed checks for this long, such as 2m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = CheckFormat::Table)]
+    pub(crate) output: CheckFormat,
+}
+
+#[derive(Args)]
+pub(crate) struct VersionArgs {
+    /// Print those of the control planes and proxies in the cluster too
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+/// How checks are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// Only what is wrong
+    Short,
+}
+
+/// A part of what a proxy knows, or whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    Part(Part),
+    Pod(PodName),
+}
+
+impl std::str::FromStr for What {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("pod/") || text.contains('.') {
+            return text.parse().map(Self::Pod);
+        }
+        let parts = || Part::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        <Part as ValueEnum>::from_str(text, false).map(Self::Part).map_err(|_| {
+            let names: Vec<_> = parts().map(|part| part.get_name().to_owned()).collect();
+            format!("is neither a part ({}) nor a pod (pod/NAME.NAMESPACE)", names.join(", "))
+        })
+    }
 }
 
 #[derive(Args)]
@@ -178,6 +281,8 @@ pub(crate) enum Page {
     Install,
     /// What pods say by annotations
     Annotations,
+    /// What `weft check` looks at
+    Checks,
     /// The files of manifests/crds
     Crds,
 }
@@ -225,6 +330,14 @@ mod tests {
     fn a_proxy_can_be_named_by_its_socket() {
         let cli = Cli::try_parse_from(["weft", "config", "routes", "--proxy", "unix:/run/p.sock"]).unwrap();
         let Command::Config(args) = cli.command else { panic!() };
-        assert_eq!((args.part, args.proxy), (Part::Routes, Address::Unix("/run/p.sock".into())));
+        assert_eq!(args.what, [What::Part(Part::Routes)]);
+        assert_eq!(args.proxy, Address::Unix("/run/p.sock".into()));
+    }
+
+    #[test]
+    fn a_proxy_can_be_named_by_its_pod() {
+        let cli = Cli::try_parse_from(["weft", "config", "routes", "pod/web-0.shop"]).unwrap();
+        let Command::Config(args) = cli.command else { panic!() };
+        assert_eq!(args.what, [What::Part(Part::Routes), What::Pod("web-0.shop".parse().unwrap())]);
     }
 }

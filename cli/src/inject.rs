@@ -122,7 +122,7 @@ fn visit(document: &mut Value, change: &mut impl FnMut(&Named, &Value) -> Option
     if let Some(mut changed) = change(&named, &whole) {
         if let Some(metadata) = changed["metadata"].as_object_mut() {
             metadata.remove("name");
-            if metadata.is_empty() && pod.get("metadata").is_none() {
+            if metadata.is_empty() {
                 changed.as_object_mut().map(|template| template.remove("metadata"));
             }
         }

@@ -5,26 +5,33 @@
 //! | [`demo`] | `weft demo`: a whole mesh with a sample shop on this machine |
 //! | [`status`] | `weft status`: the control plane, and each proxy |
 //! | [`config`] | `weft config`: what one proxy knows |
+//! | [`check`] | `weft check`: whether a cluster is ready for Weft, and Weft well in it |
+//! | [`logs`], [`version`] | `weft logs`, `weft version`: of proxies and control planes in a cluster |
 //! | [`validate`] | `weft validate`: the control plane's validation, without a control plane |
 //! | [`inject`] | `weft inject`, `weft uninject`: files with and without sidecars |
 //! | [`install`] | `weft install`, `weft uninstall`: manifests for Kubernetes |
 //! | [`command`] | the flags of all of them |
 //! | [`ask`] | HTTP questions to a control plane or a proxy |
+//! | [`cluster`] | a Kubernetes cluster, asked by kubectl |
 //! | [`output`] | tables, JSON, YAML, colour |
 //! | [`mod@reference`] | docs/reference/cli.md, from the flags |
 //!
 //! Invariant: standard output carries data only; messages and errors go to standard error.
 
 mod ask;
+mod check;
+mod cluster;
 mod command;
 mod config;
 mod demo;
 mod inject;
 mod install;
+mod logs;
 mod output;
 mod reference;
 mod status;
 mod validate;
+mod version;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -51,6 +58,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => wait_for(status::run(args)),
         Command::Config(args) => wait_for(config::run(args)),
+        Command::Identity(args) => wait_for(config::identity(args)),
+        Command::Logs(args) => logs::run(&args),
+        Command::Check(args) => wait_for(check::run(args)),
         Command::Validate(args) => validate::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -58,10 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             std::io::stdout().write_all(&script).context("writing to standard output")?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Version => {
-            output::print(&format!("weft {}\n", env!("CARGO_PKG_VERSION")))?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Version(args) => wait_for(version::run(args)),
         Command::Inject(args) => inject::inject(&args),
         Command::Uninject(args) => inject::uninject(&args),
         Command::Install(args) => install::run(&args),
@@ -71,6 +78,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Page::Cli => reference::markdown(),
                 Page::Install => install::reference::markdown(),
                 Page::Annotations => install::reference::annotations(),
+                Page::Checks => check::markdown(),
                 Page::Crds => install::reference::all_crds()?,
             })?;
             Ok(ExitCode::SUCCESS)

@@ -1,24 +1,80 @@
 //! `weft status`.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
 use weft_control_plane::Status;
 use weft_control_plane::xds::{ProxyState, ProxyStatus, TypeStatus};
 
-use crate::ask;
+use crate::ask::{self, Address};
+use crate::cluster::{Cluster, PodName};
 use crate::command::{StatusArgs, exit};
 use crate::output::{self, Colour, Table, paint};
+
+/// The control plane's admin port.
+const ADMIN_PORT: u16 = 15014;
 
 /// The types in the order of the columns.
 const TYPES: [&str; 5] = ["LDS", "RDS", "CDS", "EDS", "SDS"];
 
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let status: Status = ask::json(&args.control_plane, "/status", "control plane", "--control-plane").await?;
+    let status = ask(&args).await?;
     output::document(args.output, &status, || table(&status, SystemTime::now()))?;
     let bad = status.source.refused || status.proxies.iter().any(|proxy| proxy.state == ProxyState::Nack);
     Ok(ExitCode::from(if bad { exit::BAD_NEWS } else { 0 }))
+}
+
+/// Asks the address that is given, or the control plane on this machine, or those in the cluster.
+async fn ask(args: &StatusArgs) -> anyhow::Result<Status> {
+    let mut status = match &args.control_plane {
+        Some(address) => ask::json(address, "/status", "control plane", "--control-plane").await?,
+        None => match here().await {
+            Ok(status) if args.selector.is_none() => status,
+            _ => in_cluster(&args.cluster).await.context(
+                "no control plane answers at 127.0.0.1:15014, and none can be asked in a cluster; name one with --control-plane or --context",
+            )?,
+        },
+    };
+    if let Some(namespace) = &args.namespace {
+        status.proxies.retain(|proxy| proxy.namespace == *namespace);
+    }
+    if let Some(selector) = &args.selector {
+        let pods = args.cluster.get(&["pods", "-A", "-l", selector]).await?;
+        let is_chosen = |proxy: &ProxyStatus| {
+            let mut pods = pods["items"].as_array().into_iter().flatten().map(|pod| &pod["metadata"]);
+            pods.any(|pod| pod["name"] == proxy.pod.as_str() && pod["namespace"] == proxy.namespace.as_str())
+        };
+        status.proxies.retain(is_chosen);
+    }
+    Ok(status)
+}
+
+async fn here() -> anyhow::Result<Status> {
+    let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)));
+    ask::json(&address, "/status", "control plane", "--control-plane").await
+}
+
+/// What the first replica knows, with the proxies of all: each is connected to one of them.
+async fn in_cluster(cluster: &Cluster) -> anyhow::Result<Status> {
+    let mut all: Option<Status> = None;
+    for name in cluster.control_planes().await? {
+        let pod = PodName { name, namespace: Some(cluster.weft_namespace.clone()) };
+        let forward = cluster.forward(&pod, ADMIN_PORT).await?;
+        let status: Status =
+            ask::json(&Address::Tcp(forward.address), "/status", "control plane", "--weft-namespace").await?;
+        match &mut all {
+            Some(all) => all.proxies.extend(status.proxies),
+            None => all = Some(status),
+        }
+    }
+    let namespace = &cluster.weft_namespace;
+    let mut status =
+        all.with_context(|| format!("no control plane is ready in the namespace {namespace}; see `weft check`"))?;
+    status.proxies.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
+    Ok(status)
 }
 
 fn table(status: &Status, now: SystemTime) -> String {

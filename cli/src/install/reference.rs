@@ -96,6 +96,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_checks_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/checks.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == crate::check::markdown(),
+            "docs/reference/checks.md is out of date: cargo run -p weft-cli -- reference checks > docs/reference/checks.md"
+        );
+    }
+
+    #[test]
     fn the_page_of_settings_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/install.md");
         let page = std::fs::read_to_string(path).unwrap_or_default();
