@@ -166,7 +166,10 @@ async fn serve_much(io: tokio::io::DuplexStream, taken: Rc<Cell<usize>>) {
         tokio::task::spawn_local(async move {
             let is_much = request.uri().path() == "/";
             let mut send = respond.send_response(::http::Response::new(()), !is_much).unwrap();
-            while is_much {
+            if !is_much {
+                return;
+            }
+            loop {
                 send.reserve_capacity(16 * 1024);
                 let Some(Ok(n)) = std::future::poll_fn(|cx| send.poll_capacity(cx)).await else { return };
                 send.send_data(Bytes::from(vec![b'x'; n]), false).unwrap();
