@@ -285,3 +285,6 @@ fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<(Principal
     };
     Ok((principal, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))
 }
+
+#[cfg(test)]
+mod tests;
