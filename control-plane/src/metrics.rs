@@ -96,11 +96,15 @@ impl Metrics {
         let source_errors = Gauge::default();
         registry.register(
             "source_errors",
-            "Errors in the configuration folder; the last good configuration is served while there are any",
+            "Errors in the configuration; while a folder has any, its last good state is served, in a cluster that of each object",
             source_errors.clone(),
         );
         let changes = Counter::default();
-        registry.register("configuration_changes", "Configurations taken over from the folder", changes.clone());
+        registry.register(
+            "configuration_changes",
+            "Configurations taken over from the folder or the API server",
+            changes.clone(),
+        );
         let mut by_kind = |name: &str, help: &str| {
             let family = Family::<KindLabel, Gauge>::default();
             registry.register(name, help, family.clone());

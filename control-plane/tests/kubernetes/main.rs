@@ -10,10 +10,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, Ser
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::{Value, json};
-use support::{Proxy, connect, names_of, sign};
-use tonic::Code;
+use support::{Identity, Proxy, connect, names_of, sign};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 use weft_control_plane::{ControlPlane, REQUEST_HEADER, ResourceType};
 use weft_sandbox::testing::{TestResult, eventually};
+use weft_xds::identity::SignResponse;
 use x509_parser::extensions::GeneralName;
 
 use self::api_server::{ApiServer, PATIENCE, ask, metric};
@@ -38,7 +40,7 @@ async fn a_pods_token_gets_its_certificate_and_no_other_token_does() -> TestResu
 
     let control_plane = server.control_plane("a").await?;
     let channel = connect(control_plane.xds_addr, &control_plane.bundle_pem(), None).await?;
-    let (identity, response) = sign(channel.clone(), Some(&good)).await?;
+    let (identity, response) = answered(&channel, &good).await?;
     let (_, leaf) = x509_parser::parse_x509_certificate(&response.chain_der[0])?;
     let names = leaf.subject_alternative_name()?.map(|names| names.value.general_names.clone());
     assert_eq!(
@@ -48,8 +50,7 @@ async fn a_pods_token_gets_its_certificate_and_no_other_token_does() -> TestResu
     let with_certificate = connect(control_plane.xds_addr, &control_plane.bundle_pem(), Some(&identity)).await?;
     sign(with_certificate.clone(), None).await?;
 
-    let refused =
-        async |token: &str| sign(channel.clone(), Some(token)).await.err().map(|s| (s.code(), s.message().to_owned()));
+    let refused = async |token: &str| answered(&channel, token).await.err().map(|s| (s.code(), s.message().to_owned()));
     for (token, reason) in
         [(&*for_another, "audience"), (&of_no_pod, "not bound to a pod"), ("x.y.z", "does not accept")]
     {
@@ -58,10 +59,17 @@ async fn a_pods_token_gets_its_certificate_and_no_other_token_does() -> TestResu
         assert!(message.contains(reason), "{message}");
     }
 
+    // The API server itself looks at what it remembers of accounts and pods.
     server.delete::<ServiceAccount>("other").await?;
-    assert_eq!(refused(&of_deleted_account).await.map(|(code, _)| code), Some(Code::Unauthenticated));
+    eventually("the token of a deleted account is refused", PATIENCE, async || {
+        refused(&of_deleted_account).await.is_some_and(|(code, _)| code == Code::Unauthenticated)
+    })
+    .await;
     server.delete::<Pod>("web").await?;
-    assert_eq!(refused(&of_deleted_pod).await.map(|(code, _)| code), Some(Code::Unauthenticated));
+    eventually("the token of a deleted pod is refused", PATIENCE, async || {
+        refused(&of_deleted_pod).await.is_some_and(|(code, _)| code == Code::Unauthenticated)
+    })
+    .await;
     eventually("a pod that is gone cannot renew its certificate", PATIENCE, async || {
         sign(with_certificate.clone(), None).await.err().map(|status| status.code()) == Some(Code::NotFound)
     })
@@ -97,7 +105,8 @@ async fn replicas_share_one_authority_and_one_of_them_writes() -> TestResult {
         }
         found
     };
-    let [first] = elected(&replicas).await[..] else { panic!("not one is elected: {:?}", elected(&replicas).await) };
+    eventually("one is elected", PATIENCE, async || elected(&replicas).await.len() == 1).await;
+    let first = elected(&replicas).await.first().copied().unwrap_or_default();
 
     // Another than the elected one starts a rotation; all take part in it.
     let rotating = (first + 1) % 3;
@@ -139,7 +148,7 @@ async fn an_outage_of_the_api_server_leaves_proxies_undisturbed_and_is_seen() ->
     server.create::<Service>("shop", service).await?;
     let control_plane = server.control_plane("a").await?;
     let channel = connect(control_plane.xds_addr, &control_plane.bundle_pem(), None).await?;
-    let (identity, _) = sign(channel, Some(&server.token("web", "weft", Some(&web)).await?)).await?;
+    let (identity, _) = answered(&channel, &server.token("web", "weft", Some(&web)).await?).await?;
     let channel = connect(control_plane.xds_addr, &control_plane.bundle_pem(), Some(&identity)).await?;
     let mut proxy = Proxy::open(channel.clone(), None).await?;
     proxy.subscribe(ResourceType::Listener, &["198.19.0.80:80", "198.19.0.81:80"]).await;
@@ -232,6 +241,18 @@ async fn what_became_of_routes_and_policies_is_in_their_status() -> TestResult {
     let failed = metric(&control_plane, r#"weft_control_plane_status_writes_total{result="failed"}"#).await;
     assert_eq!(failed, 0.0);
     Ok(())
+}
+
+/// Asks with a token as a proxy does, until the API server has said something about it: a control plane does not wait for ever, and a busy
+/// machine takes its time.
+async fn answered(channel: &Channel, token: &str) -> Result<(Identity, SignResponse), Status> {
+    let mut last = Err(Status::unavailable("not asked"));
+    eventually("an answer about a token", PATIENCE, async || {
+        last = sign(channel.clone(), Some(token)).await;
+        !last.as_ref().is_err_and(|status| status.code() == Code::Unavailable)
+    })
+    .await;
+    last
 }
 
 fn object(api_version: &str, kind: &str) -> Value {
