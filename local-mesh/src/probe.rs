@@ -48,8 +48,11 @@ impl Outcome {
     }
 }
 
-/// Makes the calls; at least one outcome.
-pub(crate) async fn probe(pod: &Pod, shop: &Path, target: &str, options: &[&str]) -> Result<Vec<Outcome>, Error> {
+/// Makes calls in any pod with the program `shop` and its options; at least one outcome.
+///
+/// # Errors
+/// If they could not be attempted; their own failures are in the outcomes.
+pub async fn probe(pod: &Pod, shop: &Path, target: &str, options: &[&str]) -> Result<Vec<Outcome>, Error> {
     // Logs are appended to, so each call has its own.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("probe-{}", NEXT.fetch_add(1, Ordering::Relaxed));

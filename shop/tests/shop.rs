@@ -22,6 +22,7 @@ fn every_role_answers_in_its_protocol_and_says_who_it_is() {
         ("cart", "grpc", "/cart", "gRPC"),
         ("cart", "grpc", "/watch", "gRPC"),
         ("payments", "grpc", "/charge", "gRPC"),
+        ("payments", "grpc", "/instalments", "gRPC"),
         ("payments", "grpc", "/batch", "gRPC"),
         ("payments", "grpc", "/settle", "gRPC"),
         ("notifications", "ws", "/ws", "WebSocket"),

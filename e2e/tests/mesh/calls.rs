@@ -8,8 +8,12 @@ use tokio::net::TcpStream;
 use weft_e2e::yaml::{mesh_tls, service};
 use weft_e2e::{Mesh, identity};
 use weft_local_mesh::client::Call;
-use weft_local_mesh::{Spec, wait};
+use weft_local_mesh::probe::probe;
+use weft_local_mesh::{Error, Programs, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
+
+/// How long something may take on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn http1_call_between_two_pods_is_mutually_authenticated() -> TestResult {
     let mesh = Mesh::start(testing::sandbox().await?).await?;
@@ -69,21 +73,24 @@ pub(crate) async fn every_protocol_passes_two_sidecars() -> TestResult {
     for role in roles {
         servers.push(mesh.add(Spec::server(&format!("{role}-0"), role, "v1")).await?);
     }
-    for (target, protocol, replica) in [
-        ("h2c://catalog/products", "HTTP/2", "catalog-0"),
+    for (service, target, protocol) in [
+        ("catalog", "h2c://catalog/products", "HTTP/2"),
         // One message each way; a stream back; one there; both at once.
-        ("grpc://cart:50051/cart", "gRPC", "cart-0"),
-        ("grpc://cart:50051/watch", "gRPC", "cart-0"),
-        ("grpc://payments:50051/batch", "gRPC", "payments-0"),
-        ("grpc://payments:50051/settle", "gRPC", "payments-0"),
-        ("ws://notifications/ws", "WebSocket", "notifications-0"),
+        ("cart", "grpc://cart:50051/cart", "gRPC"),
+        ("cart", "grpc://cart:50051/watch", "gRPC"),
+        ("payments", "grpc://payments:50051/batch", "gRPC"),
+        ("payments", "grpc://payments:50051/settle", "gRPC"),
+        ("notifications", "ws://notifications/ws", "WebSocket"),
         // The server speaks first.
-        ("tcp://queue:4222", "TCP", "queue-0"),
+        ("queue", "tcp://queue:4222", "TCP"),
     ] {
-        // The second call uses the connection of the first.
-        for outcome in client.probes(target, &["--repeat", "2"]).await? {
-            assert!(outcome.ok, "{target}: {outcome:?}");
-            assert_eq!((outcome.protocol.as_str(), outcome.header("x-replica")), (protocol, replica), "{target}");
+        for target in mesh.by_address(service, &[target]).await? {
+            // The second call uses the connection of the first.
+            for outcome in client.probes(&target, &["--repeat", "2"]).await? {
+                assert!(outcome.ok, "{target}: {outcome:?}");
+                let replica = format!("{service}-0");
+                assert_eq!((outcome.protocol.as_str(), outcome.header("x-replica")), (protocol, &*replica), "{target}");
+            }
         }
     }
     for server in &servers {
@@ -93,7 +100,43 @@ pub(crate) async fn every_protocol_passes_two_sidecars() -> TestResult {
     }
     let metrics = client.metrics().await?;
     let grpc = [("destination_service", "mesh/payments"), ("response_class", "2xx")];
-    assert_eq!(metrics.sum("weft_requests_total", &grpc), 4.0);
+    assert_eq!(metrics.sum("weft_requests_total", &grpc), 8.0);
+    Ok(())
+}
+
+pub(crate) async fn no_protocol_answers_a_pod_without_sidecar_under_strict_mode() -> TestResult {
+    const PROTOCOLS: [(&str, u16, &str, &str); 5] = [
+        ("reviews", 8080, "http", "http://reviews:8080/reviews"),
+        ("catalog", 8080, "kubernetes.io/h2c", "h2c://catalog:8080/products"),
+        ("cart", 50051, "grpc", "grpc://cart:50051/cart"),
+        ("notifications", 8080, "kubernetes.io/ws", "ws://notifications:8080/ws"),
+        ("queue", 4222, "tcp", "tcp://queue:4222"),
+    ];
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&PROTOCOLS.map(|(name, port, kind, _)| service(name, &format!("app: {name}"), port, port, kind)))
+        .await?;
+    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
+    let outsider = mesh.add_outsider("outsider").await?;
+    let mut doors = Vec::new();
+    for (role, port, _, target) in PROTOCOLS {
+        let server = mesh.add(Spec::server(&format!("{role}-0"), role, "v1")).await?;
+        for address in server.pod().addresses().both() {
+            doors.push(target.replace(&format!("{role}:{port}"), &SocketAddr::new(address, port).to_string()));
+        }
+    }
+    let shop = Programs::find()?.shop;
+    let knock = async |door: &String| Ok::<_, Error>(probe(&outsider, &shop, door, &[]).await?.swap_remove(0));
+    for door in &doors {
+        let outcome = knock(door).await?;
+        // What answered would be told by its status.
+        let answered = ["http_", "grpc_"].iter().any(|word| outcome.class().starts_with(word));
+        assert!(!outcome.ok && !answered, "{door} answered {outcome:?}");
+    }
+    mesh.apply("tls.yaml", &mesh_tls("Permissive")).await?;
+    for door in &doors {
+        wait::until(LIMIT, &format!("permissive mode serves {door}"), async || Ok(knock(door).await?.ok.then_some(())))
+            .await?;
+    }
     Ok(())
 }
 
@@ -116,7 +159,7 @@ pub(crate) async fn strict_refuses_a_pod_without_sidecar_and_permissive_serves_i
     mesh.apply("tls.yaml", &mesh_tls("Permissive")).await?;
     for address in server.pod().addresses().both() {
         let address = SocketAddr::new(address, 8080);
-        wait::until(Duration::from_secs(5), "permissive mode serves the pod without sidecar", async || {
+        wait::until(LIMIT, "permissive mode serves the pod without sidecar", async || {
             Ok((call.inside(&outsider, address).await?.status == 200).then_some(()))
         })
         .await?;
@@ -127,7 +170,7 @@ pub(crate) async fn strict_refuses_a_pod_without_sidecar_and_permissive_serves_i
 
     mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
     let address = SocketAddr::new(server.pod().v4(), 8080);
-    wait::until(Duration::from_secs(5), "strict mode refuses it again", async || {
+    wait::until(LIMIT, "strict mode refuses it again", async || {
         Ok(call.inside(&outsider, address).await.is_err().then_some(()))
     })
     .await?;
@@ -149,7 +192,7 @@ pub(crate) async fn strict_mode_ends_plaintext_that_was_admitted_before() -> Tes
 
     mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
     // Which may take a moment to arrive.
-    wait::until(Duration::from_secs(5), "the open connection is answered no more", async || {
+    wait::until(LIMIT, "the open connection is answered no more", async || {
         let answer = ask(&mut connection).await.unwrap_or_default();
         Ok(answer.is_empty().then_some(()))
     })

@@ -2,29 +2,45 @@
 // Clippy knows only tests of the standard harness as tests.
 #![allow(clippy::unwrap_used)]
 
+mod backpressure;
+mod bytes;
 mod calls;
 mod destinations;
+mod leaving;
 mod outage;
 mod policies;
 mod resilience;
 mod routing;
+mod sockets;
+mod streams;
 
+use backpressure::*;
+use bytes::*;
 use calls::*;
 use destinations::*;
+use leaving::*;
 use outage::*;
 use policies::*;
 use resilience::*;
 use routing::*;
+use streams::*;
 
 weft_sandbox::tests! {
     http1_call_between_two_pods_is_mutually_authenticated,
     every_protocol_passes_two_sidecars,
+    ten_thousand_small_messages_pass_in_a_stream_either_way,
+    a_cancelled_call_is_cancelled_at_the_other_end,
+    a_side_that_has_ended_still_hears_the_other,
+    an_applications_own_tls_passes_as_it_is,
+    no_protocol_answers_a_pod_without_sidecar_under_strict_mode,
     strict_refuses_a_pod_without_sidecar_and_permissive_serves_it,
     strict_mode_ends_plaintext_that_was_admitted_before,
     a_split_follows_an_edit_under_load_without_a_failure,
     a_broken_edit_changes_nothing_and_is_told,
     a_dead_endpoint_is_retried_away,
     a_failing_replica_is_hidden_by_retries_and_ejected_by_outlier_detection,
+    a_crashing_replica_is_hidden_by_retries_in_every_protocol_of_requests,
+    a_drained_sidecar_says_goodbye_and_goes_on_serving,
     a_sidecar_that_is_asked_to_end_finishes_what_it_has,
     known_traffic_survives_the_control_plane_and_nothing_is_resent_when_it_is_back,
     sidecars_start_again_without_the_control_plane,
@@ -35,5 +51,7 @@ weft_sandbox::tests! {
     a_pod_calls_itself_through_its_service,
     a_destination_outside_the_mesh_passes_through_as_it_is,
     the_sidecars_own_ports_are_no_destination,
-    a_stalled_reader_costs_no_memory_and_pauses_its_sender,
+    a_stalled_reader_of_http1_costs_no_memory_and_pauses_its_sender,
+    a_stalled_reader_of_http2_costs_no_memory_and_pauses_its_sender,
+    a_stalled_reader_of_bytes_costs_no_memory_and_pauses_its_sender,
 }

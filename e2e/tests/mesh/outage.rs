@@ -13,42 +13,33 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Calls per second.
 const RATE: f64 = 100.0;
 
-const CALL: &str = "http://reviews/reviews";
-
 pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_resent_when_it_is_back() -> TestResult {
-    let mesh = Mesh::start(testing::sandbox().await?).await?;
-    mesh.serve(&[
-        service("reviews", "app: reviews", 80, 8080, "http"),
-        service("catalog", "app: catalog", 80, 8080, "kubernetes.io/h2c"),
-    ])
-    .await?;
-    let client = mesh.add(Spec::client("client")).await?;
-    let _reviews = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
-    let _catalog = mesh.add(Spec::server("catalog-0", "catalog", "v1")).await?;
-    let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
-    load.next(50, LIMIT).await?;
+    let Everything { mesh, client, servers, targets } = Everything::start(&Settings::default()).await?;
+    let (known, new): (Vec<_>, Vec<_>) = targets.iter().partition(|target| !target.starts_with("h2c://"));
+    let load = client.load(&known, RATE).await?;
+    load.next(100, LIMIT).await?;
 
     mesh.control_plane().kill().await;
     // Nobody here has called the catalog before.
-    let outcome = client.probe("h2c://catalog/products", &[]).await?;
+    let outcome = client.probe(new[0], &[]).await?;
     assert_eq!(outcome.class(), "http_503_NC", "{outcome:?}");
     assert!(
         (1_500.0..4_000.0).contains(&outcome.ms),
         "it waits for an answer about two seconds, not {} ms",
         outcome.ms
     );
-    load.next(50, LIMIT).await?;
+    load.next(100, LIMIT).await?;
 
     mesh.control_plane().run(&Settings::default()).await?;
     let served = async || {
-        let outcome = client.probe("h2c://catalog/products", &[]).await?;
+        let outcome = client.probe(new[0], &[]).await?;
         Ok(outcome.ok.then_some(()))
     };
     wait::until(LIMIT, "the new destination is served", served).await?;
     wait::until(LIMIT, "every sidecar is back", async || {
         let status = mesh.control_plane().status().await?;
         let proxies = status["proxies"].as_array().cloned().unwrap_or_default();
-        Ok((proxies.len() == 3 && proxies.iter().all(|proxy| proxy["state"] == "SYNCED")).then_some(()))
+        Ok((proxies.len() == servers.len() + 1 && proxies.iter().all(|proxy| proxy["state"] == "SYNCED")).then_some(()))
     })
     .await?;
     let metrics = mesh.control_plane().metrics().await?;
@@ -61,7 +52,7 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
 }
 
 pub(crate) async fn sidecars_start_again_without_the_control_plane() -> TestResult {
-    let (mesh, [client, server]) = strict_pair(Settings::default()).await?;
+    let (mesh, [client, server]) = strict_pair().await?;
     let outcome = client.probe("http://reviews/reviews", &[]).await?;
     assert!(outcome.ok, "{outcome:?}");
     // Configuration is written down within a second, so that a storm of changes costs little.
@@ -83,20 +74,23 @@ pub(crate) async fn sidecars_start_again_without_the_control_plane() -> TestResu
 }
 
 pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestResult {
-    let settings = Settings { certificate_lifetime: Duration::from_secs(4), ..Settings::default() };
-    let (mesh, pods) = strict_pair(settings).await?;
-    let load = pods[0].load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
-    let mut seen = [BTreeSet::new(), BTreeSet::new()];
-    wait::until(LIMIT, "both sidecars have had three certificates", async || {
+    let settings = Settings { certificate_lifetime: Duration::from_secs(6), ..Settings::default() };
+    let Everything { mesh, client, servers, targets } = Everything::start(&settings).await?;
+    let load = client.load(&targets, RATE).await?;
+    let pods: Vec<_> = servers.iter().chain([&client]).collect();
+    let mut seen = vec![BTreeSet::new(); pods.len()];
+    wait::until(LIMIT * 2, "every sidecar's certificate has been rotated three times", async || {
         for (pod, seen) in pods.iter().zip(&mut seen) {
             seen.insert(expiry(pod).await?);
         }
-        Ok(seen.iter().all(|seen| seen.len() >= 3).then_some(()))
+        Ok(seen.iter().all(|seen| seen.len() > 3).then_some(()))
     })
     .await?;
     // New connections prove the new certificates; those of before go on.
-    let outcome = pods[0].probe("http://reviews/reviews", &[]).await?;
-    assert!(outcome.ok, "{outcome:?}");
+    for target in &targets {
+        let outcome = client.probe(target, &[]).await?;
+        assert!(outcome.ok, "{target}: {outcome:?}");
+    }
     let total = load.total().await?;
     assert!(total.sent > 0 && total.failed == 0, "{}", total.describe_failures());
     drop(mesh);
@@ -104,9 +98,9 @@ pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestRe
 }
 
 pub(crate) async fn the_root_rotates_under_load_without_a_failure() -> TestResult {
-    let settings = Settings { certificate_lifetime: Duration::from_secs(4), root_overlap: Duration::from_secs(2) };
-    let (mesh, pods) = strict_pair(settings).await?;
-    let load = pods[0].load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
+    let settings = Settings { certificate_lifetime: Duration::from_secs(6), root_overlap: Duration::from_secs(2) };
+    let Everything { mesh, client, targets, .. } = Everything::start(&settings).await?;
+    let load = client.load(&targets, RATE).await?;
     load.next(20, LIMIT).await?;
     let old = roots(&mesh).await?;
     assert_eq!(old.len(), 1);
@@ -120,17 +114,53 @@ pub(crate) async fn the_root_rotates_under_load_without_a_failure() -> TestResul
     .await?;
     wait::until(LIMIT, "the old root is trusted no more", async || Ok((roots(&mesh).await?.len() == 1).then_some(())))
         .await?;
-    load.next(50, LIMIT).await?;
-    let outcome = pods[0].probe("http://reviews/reviews", &[]).await?;
-    assert!(outcome.ok, "a new connection, under the new root only: {outcome:?}");
+    load.next(100, LIMIT).await?;
+    for target in &targets {
+        let outcome = client.probe(target, &[]).await?;
+        assert!(outcome.ok, "a new connection to {target}, under the new root only: {outcome:?}");
+    }
     let total = load.total().await?;
     assert_eq!(total.failed, 0, "{}", total.describe_failures());
     Ok(())
 }
 
+/// A server of every protocol, none of which accepts anything but mutual TLS, and their caller.
+struct Everything {
+    mesh: Mesh,
+    client: MeshPod,
+    servers: Vec<MeshPod>,
+    /// A call of each, by IPv4 and by IPv6.
+    targets: Vec<String>,
+}
+
+impl Everything {
+    async fn start(settings: &Settings) -> Result<Self, testing::Failure> {
+        let kinds = [
+            ("reviews", 80, 8080, "http", "http://reviews/reviews"),
+            ("catalog", 80, 8080, "kubernetes.io/h2c", "h2c://catalog/products"),
+            ("payments", 50051, 50051, "grpc", "grpc://payments:50051/settle"),
+            ("notifications", 80, 8080, "kubernetes.io/ws", "ws://notifications/ws"),
+            ("queue", 4222, 4222, "tcp", "tcp://queue:4222"),
+        ];
+        let mesh = Mesh::start_with(testing::sandbox().await?, settings).await?;
+        let services =
+            kinds.map(|(role, port, target, kind, _)| service(role, &format!("app: {role}"), port, target, kind));
+        mesh.serve(&services).await?;
+        mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
+        let servers = kinds.map(|(role, ..)| mesh.add(Spec::server(&format!("{role}-0"), role, "v1")));
+        let servers = futures_util::future::try_join_all(servers).await?;
+        let client = mesh.add(Spec::client("client")).await?;
+        let mut targets = Vec::new();
+        for (role, .., target) in kinds {
+            targets.extend(mesh.by_address(role, &[target]).await?);
+        }
+        Ok(Self { mesh, client, servers, targets })
+    }
+}
+
 /// A caller and a callee that accepts nothing but mutual TLS.
-async fn strict_pair(settings: Settings) -> Result<(Mesh, [MeshPod; 2]), testing::Failure> {
-    let mesh = Mesh::start_with(testing::sandbox().await?, &settings).await?;
+async fn strict_pair() -> Result<(Mesh, [MeshPod; 2]), testing::Failure> {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
     mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
     mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
     let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;

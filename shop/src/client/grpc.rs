@@ -6,17 +6,18 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use super::{Extras, Failure, Outcome, Target, http};
 use crate::pb::cart_client::CartClient;
 use crate::pb::payments_client::PaymentsClient;
-use crate::pb::{Answerer, ChargeRequest, GetRequest, WatchRequest};
+use crate::pb::{Answerer, ChargeRequest, GetRequest, InstalmentsRequest, Receipt, WatchRequest};
+use crate::server::query;
 
 pub(crate) type Transport = legacy::Client<HttpConnector, tonic::body::Body>;
 
-/// Messages sent by one streaming call.
-const STREAMED: u64 = 3;
+/// Messages of one streaming call, unless the target says another number.
+const STREAMED: u32 = 3;
 
 pub(super) struct Client {
     cart: CartClient<Transport>,
@@ -53,18 +54,12 @@ impl Client {
                     answer(response.metadata(), receipt.answered_by.clone(), body)
                 })
             }
-            "/batch" => {
-                let request = self.request(tokio_stream::iter((1..=STREAMED).map(charge)));
-                self.payments.charge_batch(request).await.map(|response| {
-                    let batch = response.get_ref();
-                    let body = json!({ "charges": batch.charges, "cents": batch.cents });
-                    answer(response.metadata(), batch.answered_by.clone(), body)
-                })
-            }
-            "/settle" => self.settle().await,
-            other => {
-                Err(Status::unimplemented(format!("{other} is not one of /cart, /watch, /charge, /batch, /settle")))
-            }
+            "/instalments" => self.instalments(messages(&target.uri)).await,
+            "/batch" => self.batch(messages(&target.uri)).await,
+            "/settle" => self.settle(messages(&target.uri)).await,
+            other => Err(Status::unimplemented(format!(
+                "{other} is not one of /cart, /watch, /charge, /instalments, /batch, /settle"
+            ))),
         };
         answered.unwrap_or_else(|status| failed(&status))
     }
@@ -81,19 +76,28 @@ impl Client {
         Ok(answer(&metadata, by, json!({ "events": events })))
     }
 
-    async fn settle(&mut self) -> Result<Outcome, Status> {
-        let request = self.request(tokio_stream::iter((1..=STREAMED).map(charge)));
-        let (metadata, mut stream, _) = self.payments.settle(request).await?.into_parts();
-        let mut receipts = 0_u64;
-        let mut by = None;
-        while let Some(receipt) = stream.message().await? {
-            receipts += 1;
-            by = receipt.answered_by;
+    async fn instalments(&mut self, parts: u32) -> Result<Outcome, Status> {
+        let request = InstalmentsRequest { user: "guest".to_owned(), cents: u64::from(parts), parts };
+        let request = self.request(request);
+        let (metadata, stream, _) = self.payments.instalments(request).await?.into_parts();
+        receipts(&metadata, stream, parts).await
+    }
+
+    async fn batch(&mut self, charges: u32) -> Result<Outcome, Status> {
+        let request = self.request(tokio_stream::iter((0..charges).map(|_| charge(1))));
+        let response = self.payments.charge_batch(request).await?;
+        let batch = response.get_ref();
+        if batch.charges != charges {
+            return Err(Status::data_loss(format!("{} of {charges} charges arrived", batch.charges)));
         }
-        if receipts != STREAMED {
-            return Err(Status::data_loss(format!("{receipts} receipts for {STREAMED} charges")));
-        }
-        Ok(answer(&metadata, by, json!({ "receipts": receipts })))
+        let body = json!({ "charges": batch.charges, "cents": batch.cents });
+        Ok(answer(response.metadata(), batch.answered_by.clone(), body))
+    }
+
+    async fn settle(&mut self, charges: u32) -> Result<Outcome, Status> {
+        let request = self.request(tokio_stream::iter((0..charges).map(|_| charge(1))));
+        let (metadata, stream, _) = self.payments.settle(request).await?.into_parts();
+        receipts(&metadata, stream, charges).await
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -103,6 +107,24 @@ impl Client {
         *request.metadata_mut() = MetadataMap::from_headers(headers);
         request
     }
+}
+
+/// Reads a stream to its end; fails unless it holds so many receipts.
+async fn receipts(metadata: &MetadataMap, mut stream: Streaming<Receipt>, expected: u32) -> Result<Outcome, Status> {
+    let (mut received, mut by) = (0, None);
+    while let Some(receipt) = stream.message().await? {
+        received += 1;
+        by = receipt.answered_by;
+    }
+    if received != expected {
+        return Err(Status::data_loss(format!("{received} of {expected} receipts arrived")));
+    }
+    Ok(answer(metadata, by, json!({ "receipts": received })))
+}
+
+/// The number of messages that a target asks for.
+fn messages(uri: &::http::Uri) -> u32 {
+    query(uri, "messages").and_then(|number| number.parse().ok()).unwrap_or(STREAMED)
 }
 
 /// A pooled HTTP/2 connection per origin, shared by the clones.

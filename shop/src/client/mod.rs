@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `http://host:port/path` | HTTP/1.1 request; `POST http://…` for another method |
 //! | `h2c://host:port/path` | HTTP/2 request without TLS |
-//! | `grpc://host:port/cart`, `/watch`, `/charge`, `/batch`, `/settle` | the call of that name |
+//! | `grpc://host:port/cart`, `/watch`, `/charge`, `/instalments`, `/batch`, `/settle` | the call of that name; the last three with `?messages=10000` or another number |
 //! | `tcp://host:port` | one order to the queue |
 //! | `ws://host:port/path` | one WebSocket message and its echo |
 //!

@@ -1,0 +1,177 @@
+//! Replicas that crash or say goodbye, in every protocol of requests.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weft_e2e::Mesh;
+use weft_e2e::yaml::{policy, service};
+use weft_local_mesh::client::Call;
+use weft_local_mesh::{Error, Load, MeshPod, Programs, Spec, wait};
+use weft_sandbox::testing::{self, Failure, TestResult};
+
+use super::sockets::{connect, connect_http2};
+
+/// How long something may take on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Calls per second to each service.
+const RATE: f64 = 50.0;
+
+/// Role, port, protocol, and a call.
+const KINDS: [(&str, u16, &str, &str); 3] = [
+    ("reviews", 8080, "http", "http://reviews:8080/reviews"),
+    ("catalog", 8080, "kubernetes.io/h2c", "h2c://catalog:8080/products"),
+    ("cart", 50051, "grpc", "grpc://cart:50051/cart"),
+];
+
+pub(crate) async fn a_crashing_replica_is_hidden_by_retries_in_every_protocol_of_requests() -> TestResult {
+    let shop = Shop::start().await?;
+    let on = "[5xx, unavailable, reset, connect-failure, refused-stream]";
+    shop.traffic(&format!("retries: {{ attempts: 3, on: {on}, budget: {{ percent: 100, minConcurrency: 20 }} }}"))
+        .await?;
+    let loads = shop.loads().await?;
+    try_join_all(shop.replicas.iter().map(|replicas| crash(&shop.mesh, &replicas[0]))).await?;
+    let metrics = shop.client.metrics().await?;
+    for (load, (role, ..)) in loads.iter().zip(KINDS) {
+        let total = load.total().await?;
+        assert_eq!(total.failed, 0, "{role}: {}", total.describe_failures());
+        let service = format!("mesh/{role}");
+        let retried = [("destination_service", &*service), ("outcome", "success")];
+        assert!(metrics.sum("weft_request_retries_total", &retried) >= 1.0, "{role}: they were hidden by retries");
+    }
+
+    shop.traffic("retries: { attempts: 0 }").await?;
+    for ((load, replicas), (role, ..)) in loads.iter().zip(&shop.replicas).zip(KINDS) {
+        load.mark("visible").await?;
+        wait::until(LIMIT, &format!("counter-proof: without retries callers of {role} notice"), async || {
+            // Fails while the process is down.
+            let _ = replicas[0].app()?.fail("mode=crash&rate=0.5").await;
+            Ok((load.since("visible").await?.failed > 0).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_drained_sidecar_says_goodbye_and_goes_on_serving() -> TestResult {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[
+        service("reviews", "app: reviews", 8080, 8080, "http"),
+        service("catalog", "app: catalog", 8080, 8080, "kubernetes.io/h2c"),
+    ])
+    .await?;
+    let reviews = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
+    let catalog = mesh.add(Spec::server("catalog-0", "catalog", "v1")).await?;
+    // Without a sidecar of its own, it sees what the other's says.
+    let caller = mesh.add_outsider("caller").await?;
+    let (mut http1, mut http2) = (Vec::new(), Vec::new());
+    for address in reviews.pod().addresses().both() {
+        let mut connection = connect(&caller, SocketAddr::new(address, 8080)).await?;
+        let head = ask(&mut connection).await?;
+        assert!(head.starts_with("HTTP/1.1 200") && !head.contains("connection: close"), "{head}");
+        http1.push((address, connection));
+    }
+    for address in catalog.pod().addresses().both() {
+        http2.push((address, connect_http2(&caller, SocketAddr::new(address, 8080)).await?));
+    }
+
+    for pod in [&reviews, &catalog] {
+        let mut command = Command::new(Programs::find()?.proxy);
+        command.args(["drain", "-c", "/run/bootstrap.json"]);
+        let drain = pod.pod().spawn("drain", command).await?;
+        let status = tokio::time::timeout(LIMIT, drain.wait()).await?;
+        assert_eq!(status.code(), Some(0), "{}", drain.log()?);
+    }
+    for (address, mut connection) in http1 {
+        let head = ask(&mut connection).await?;
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("connection: close"), "{address}: {head}");
+        let ended = tokio::time::timeout(LIMIT, connection.read(&mut [0])).await??;
+        assert_eq!(ended, 0, "{address}: and it is closed");
+        let answer = Call::get("/reviews").inside(&caller, SocketAddr::new(address, 8080)).await?;
+        assert_eq!(answer.status, 200, "who does not know yet is served");
+    }
+    for (address, requests) in http2 {
+        // GOAWAY (RFC 9113 §6.8) ends a connection without streams.
+        wait::until(LIMIT, &format!("{address} takes leave"), async || Ok(requests.clone().ready().await.err()))
+            .await?;
+        connect_http2(&caller, SocketAddr::new(address, 8080)).await?;
+    }
+    for pod in [&reviews, &catalog] {
+        assert_eq!(pod.stop_sidecar(LIMIT).await.code(), Some(0), "{} ends in order", pod.name());
+    }
+    Ok(())
+}
+
+/// Two replicas of each kind, and their caller.
+struct Shop {
+    mesh: Mesh,
+    client: MeshPod,
+    /// By kind.
+    replicas: Vec<Vec<MeshPod>>,
+}
+
+impl Shop {
+    async fn start() -> Result<Self, Failure> {
+        let mesh = Mesh::start(testing::sandbox().await?).await?;
+        let services = KINDS.map(|(role, port, kind, _)| service(role, &format!("app: {role}"), port, port, kind));
+        mesh.serve(&services).await?;
+        let replicas = KINDS.map(|(role, ..)| {
+            let replicas = [0, 1].map(|number| mesh.add(Spec::server(&format!("{role}-{number}"), role, "v1")));
+            try_join_all(replicas)
+        });
+        let replicas = try_join_all(replicas).await?;
+        let client = mesh.add(Spec::client("client")).await?;
+        Ok(Self { mesh, client, replicas })
+    }
+
+    /// Treats all services alike. Every replica gets its turn: by default the balancer itself avoids one that fails.
+    async fn traffic(&self, spec: &str) -> TestResult {
+        let spec = format!("loadBalancing: {{ algorithm: RoundRobin }}\n{spec}");
+        let policies = KINDS.map(|(role, ..)| policy("TrafficPolicy", role, &spec));
+        Ok(self.mesh.apply("traffic.yaml", &policies.concat()).await?)
+    }
+
+    /// A load on each kind, by IPv4 and by IPv6, that has reached both replicas.
+    async fn loads(&self) -> Result<Vec<Load>, Failure> {
+        let mut loads = Vec::new();
+        for (role, .., call) in KINDS {
+            let load = self.client.load(&self.mesh.by_address(role, &[call]).await?, RATE).await?;
+            load.until("both replicas answer", 20, LIMIT, |counts| counts.replicas.len() == 2).await?;
+            loads.push(load);
+        }
+        Ok(loads)
+    }
+}
+
+/// Lets a replica crash on requests, three times; it is started again as a kubelet would.
+async fn crash(mesh: &Mesh, victim: &MeshPod) -> Result<(), Error> {
+    mesh.keep_running(victim)?;
+    let app = victim.app()?;
+    wait::until(LIMIT, &format!("{} crashes", victim.name()), async || {
+        // A process that has just been started has no such order; one that is down does not answer.
+        if app.restarts() < 3 {
+            let _ = app.fail("mode=crash&rate=0.2").await;
+            return Ok(None);
+        }
+        Ok(app.recover().await.ok())
+    })
+    .await
+}
+
+/// One request on an open connection: the head of its answer, in lower case but for the first line.
+async fn ask(connection: &mut TcpStream) -> Result<String, Failure> {
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: reviews\r\n\r\n").await?;
+    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+    while !answer.ends_with("ok\n") {
+        match tokio::time::timeout(LIMIT, connection.read(&mut buffer)).await?? {
+            0 => break,
+            length => answer.push_str(&String::from_utf8_lossy(&buffer[..length])),
+        }
+    }
+    let (first, rest) = answer.split_once("\r\n").unwrap_or((&answer, ""));
+    Ok(format!("{first}\r\n{}", rest.to_ascii_lowercase()))
+}
