@@ -120,9 +120,11 @@ async fn end(shop: &Shop, pod: &MeshPod) -> anyhow::Result<()> {
 async fn disorderly(Story { shop, pace }: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
     let grace = pace.patience(GRACE);
     let victim = shop.replica(ROLLED[0])?;
+    // So many, and so slow, that every connection has a request under way, and every replica some of them.
     for pod in shop.replicas(ROLLED[0]) {
-        pod.app()?.fail("mode=delay&rate=1&delay_ms=100").await?;
+        pod.app()?.fail("mode=delay&rate=1&delay_ms=400").await?;
     }
+    shop.catalog.set_rate(RATE).await?;
     shop.catalog.mark("killed").await?;
     shop.catalog
         .reach("killed", grace, "requests to every replica", |counts| counts.replica(victim.name()) > 5)
