@@ -77,13 +77,14 @@ async fn ends_a_request_at_its_routes_timeout(mesh: &Mesh) -> anyhow::Result<()>
 async fn retries_what_a_route_says(mesh: &Mesh) -> anyhow::Result<()> {
     let rule = "retry: { attempts: 10, codes: [503], backoff: 5ms }\n      backendRefs: [{ name: v2, port: 80 }]";
     mesh.cluster.apply(&route(rule)).await?;
-    fail(mesh, "v2", "mode=error&status=503&rate=0.3").await?;
+    fail(mesh, "v2", "mode=error&status=503&rate=0.1").await?;
     let load = load(mesh).await?;
-    until(PATIENCE, "200 calls in a row succeed though three in ten attempts fail", async || {
+    until(PATIENCE, "of 1,000 calls fewer than 50 fail, though 100 would without retries", async || {
         load.mark("retries").await?;
-        let counts = load.calls_since("retries", 200).await?;
-        ensure!(counts.failed == 0, "{:?}", counts.failures);
-        Ok((counts.version("v2") == counts.sent).then_some(()))
+        let counts = load.calls_since("retries", 1000).await?;
+        // Not none: the budget forbids a retry where too many are under way.
+        ensure!(counts.failed * 20 < counts.sent, "{} of {}: {:?}", counts.failed, counts.sent, counts.failures);
+        Ok((counts.version("v1") == 0).then_some(()))
     })
     .await?;
     let client = mesh.cluster.pod(NAMESPACE, "app=client").await?.name_any();
