@@ -193,7 +193,8 @@ mod tests {
     async fn skips_what_comes_after_an_essential_failure() {
         let report = Report::run("suite", &tests(), &(), LIMIT, async |_: &str| ()).await;
         assert!(!report.passed());
-        assert_eq!(report.summary(), "suite: 1 passed, 1 failed, 1 skipped in 0 s");
+        let summary = report.summary();
+        assert!(summary.starts_with("suite: 1 passed, 1 failed, 1 skipped in "), "{summary}");
         assert!(report.entries[1].line().ends_with("\n    no \"luck\": cause"), "{}", report.entries[1].line());
     }
 
