@@ -70,7 +70,7 @@ impl Failure {
         let request_complete = clock.is_complete();
         match over {
             Over::Route => Self::RouteTimeout,
-            Over::PerTry => Self::PerTryTimeout,
+            Over::PerTry | Over::PerTryIdle => Self::PerTryTimeout,
             Over::Idle => Self::Idle { request_complete },
             Over::Duration => Self::StreamDuration { request_complete, is_upstream: false },
             Over::UpstreamDuration => Self::StreamDuration { request_complete, is_upstream: true },

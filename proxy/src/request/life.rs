@@ -28,6 +28,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_rules::{Action, ClusterChoice, Forward, IdleTimeout, Route};
 
+/// Says which attempt this is, where a virtual host asks for it (`include_request_attempt_count`).
+const ATTEMPT_COUNT: &[u8] = b"x-envoy-attempt-count";
+
 /// How much of a request's body is kept for retries.
 const REPLAY_LIMIT: usize = 64 * 1024;
 
@@ -153,6 +156,9 @@ pub async fn serve(
     record.response(&response);
     believe_undelivered_only_from_peers(cx, &answered, &mut response);
     choice.response_headers.apply(&mut response.fields);
+    if forward.attempt_count_in_response {
+        response.fields.insert(ATTEMPT_COUNT, record.attempts().to_string().as_bytes());
+    }
     let is_tunnel = upgrade && (response.status() == 101 || (request.is_connect() && response.status() == 200));
     if is_tunnel {
         body = body.into_tunnel();
@@ -267,7 +273,7 @@ async fn send(
     clock: &Clock,
     forward: &Forward,
     cluster: &Arc<Cluster>,
-    request: &RequestHead,
+    request: &mut RequestHead,
     framing: Framing,
     body: &mut Replay<'_>,
     response: &mut ResponseHead,
@@ -291,8 +297,12 @@ async fn send(
         let per_try = per_try.map(|after| FromTheEnd::new(&cx.worker.sweep, after));
         let started = Instant::now();
         let in_flight = target.endpoint().map(|endpoint| endpoint.begin());
-        clock.begin_attempt(&cx.worker.sweep, cluster.config().max_stream_duration);
-        let attempt = Attempt { cx, target: &target, request, framing, per_try: per_try.as_ref(), clock };
+        let idle = retry.and_then(|policy| policy.per_try_idle_timeout);
+        clock.begin_attempt(&cx.worker.sweep, cluster.config().max_stream_duration, idle);
+        if forward.attempt_count_in_request {
+            request.fields.insert(ATTEMPT_COUNT, (retries + 1).to_string().as_bytes());
+        }
+        let attempt = Attempt { cx, target: &target, request: &*request, framing, per_try: per_try.as_ref(), clock };
         let outcome = attempt.run(body, response, reply).await;
         drop(retry_permit.take());
         let (attempted, failure) = match outcome {
@@ -336,6 +346,7 @@ async fn send(
             }
         };
         drop(failure);
+        clock.end_attempt();
         retries += 1;
         record.retried();
         tried.extend(target.endpoint().map(|endpoint| endpoint.id()));
@@ -461,7 +472,7 @@ async fn hand_on(
             tracing::debug!(%reason, "upstream broke its response");
             Flag::UpstreamReset
         }
-        Err(Over::Idle) => Flag::StreamIdle,
+        Err(Over::Idle | Over::PerTryIdle) => Flag::StreamIdle,
         Err(Over::Duration) => Flag::StreamDuration,
         Err(Over::UpstreamDuration) => Flag::UpstreamDuration,
         Err(Over::Route | Over::PerTry) => Flag::Timeout,

@@ -90,6 +90,11 @@ impl<'a> Record<'a> {
         self.retries += 1;
     }
 
+    /// Attempts so far, the current one included.
+    pub fn attempts(&self) -> u32 {
+        self.retries + 1
+    }
+
     /// A retry was wanted and not made.
     pub fn not_retried(&self, outcome: RetryOutcome) {
         if let Some(cluster) = &self.cluster_name {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | route's `timeout` | the end of the request | 504 |
 //! | `per_try_timeout` | the end of the request, or the attempt's begin if that is later | 504, or another attempt |
+//! | `per_try_idle_timeout` | the last byte of a body, either way | 504, or another attempt |
 //! | `stream_idle_timeout` | the last byte of a body, either way | 408, or 504 if the request is complete |
 //! | a route's `max_stream_duration`, or the client's `grpc-timeout` | the begin of the stream | 408, or 504 if the request is complete |
 //! | a cluster's `max_stream_duration` | the begin of the attempt | 408, or 504 if the request is complete |
@@ -28,6 +29,8 @@ pub enum Over {
     PerTry,
     /// Nothing moved for too long.
     Idle,
+    /// Nothing moved for longer than an attempt may take for it.
+    PerTryIdle,
     /// The stream lived longer than its route allows.
     Duration,
     /// The attempt lived longer than its cluster allows a stream to.
@@ -41,7 +44,14 @@ pub struct Clock {
     idle: Idle,
     began: Instant,
     longest: Option<Deadline>,
-    attempt_longest: RefCell<Option<Deadline>>,
+    attempt: RefCell<AttemptLimits>,
+}
+
+/// The limits of one attempt, beside its timeout.
+#[derive(Default)]
+struct AttemptLimits {
+    longest: Option<Deadline>,
+    idle: Option<Idle>,
 }
 
 impl Clock {
@@ -54,7 +64,7 @@ impl Clock {
             idle: Idle::new(sweep, idle),
             began: Instant::now(),
             longest: None,
-            attempt_longest: RefCell::new(None),
+            attempt: RefCell::default(),
         }
     }
 
@@ -74,9 +84,18 @@ impl Clock {
         self.longest = longest.map(|longest| sweep.deadline(self.began + longest));
     }
 
-    /// An attempt begins, at a cluster whose streams live no longer than this.
-    pub fn begin_attempt(&self, sweep: &Sweep, longest: Option<Duration>) {
-        *self.attempt_longest.borrow_mut() = longest.map(|longest| sweep.after(longest));
+    /// An attempt begins, at a cluster whose streams live no longer than `longest`, under a policy that waits no longer than `idle` for
+    /// something to move.
+    pub fn begin_attempt(&self, sweep: &Sweep, longest: Option<Duration>, idle: Option<Duration>) {
+        *self.attempt.borrow_mut() = AttemptLimits {
+            longest: longest.map(|longest| sweep.after(longest)),
+            idle: idle.map(|idle| Idle::new(sweep, Some(idle))),
+        };
+    }
+
+    /// The attempt has failed: its limits do not count for what comes after it.
+    pub fn end_attempt(&self) {
+        *self.attempt.borrow_mut() = AttemptLimits::default();
     }
 
     /// The request has been received whole. Only the first call counts.
@@ -95,7 +114,11 @@ impl Clock {
 
     /// Something moved, one way or the other.
     pub fn moved(&self) {
-        self.idle.last.set(Instant::now());
+        let now = Instant::now();
+        self.idle.last.set(now);
+        if let Some(idle) = &self.attempt.borrow().idle {
+            idle.last.set(now);
+        }
     }
 
     /// Runs `future` until it ends or one of the limits is reached. The future is asked first, so one that is done in time is never
@@ -137,8 +160,12 @@ impl Clock {
         if self.longest.as_ref().is_some_and(|longest| longest.poll_passed(cx).is_ready()) {
             return Poll::Ready(Over::Duration);
         }
-        if self.attempt_longest.borrow().as_ref().is_some_and(|longest| longest.poll_passed(cx).is_ready()) {
+        let attempt = self.attempt.borrow();
+        if attempt.longest.as_ref().is_some_and(|longest| longest.poll_passed(cx).is_ready()) {
             return Poll::Ready(Over::UpstreamDuration);
+        }
+        if attempt.idle.as_ref().is_some_and(|idle| idle.poll_passed(cx).is_ready()) {
+            return Poll::Ready(Over::PerTryIdle);
         }
         self.idle.poll_passed(cx).map(|Passed| Over::Idle)
     }

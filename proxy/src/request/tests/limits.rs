@@ -208,6 +208,20 @@ async fn the_attempts_timeout_waits_for_the_end_of_the_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_in_which_nothing_moves_is_followed_by_another() {
+    const IDLE_TRY: &str = "[{match: {prefix: /}, route: {cluster: app, timeout: 0s, retry_policy: {retry_on: 5xx, num_retries: 1, per_try_idle_timeout: 2s}}}]";
+    with_proxy(Config { routes: IDLE_TRY, ..Config::default() }, |sim| async move {
+        sim.servers.add(APP, silent);
+        let started = Instant::now();
+        let answer = sim.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "timeout\n").await;
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        let elapsed = started.elapsed();
+        assert!(elapsed >= Duration::from_secs(4) && elapsed < Duration::from_millis(4200), "{elapsed:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_request_whose_body_is_there_leaves_its_connection_usable() {
     let known = "[{match: {prefix: /known}, route: {cluster: app}}]";
     with_proxy(Config { routes: known, ..Config::default() }, |sim| async move {

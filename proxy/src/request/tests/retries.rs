@@ -131,3 +131,41 @@ async fn an_idle_connection_closed_by_the_server_is_replaced_without_a_failure()
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted_for_whoever_wants_to_know() {
+    const ROUTES: &str = "[{match: {prefix: /}, route: {cluster: app, retry_policy: {retry_on: 5xx}}}]";
+    let told = format!(
+        "{ROUTES}\n          include_request_attempt_count: true\n          include_attempt_count_in_response: true"
+    );
+    for (routes, counted) in [(ROUTES, false), (&told, true)] {
+        with_proxy(Config { routes, endpoints: &[GOOD], ..Config::default() }, |sim| async move {
+            let seen = Rc::new(RefCell::new(Vec::new()));
+            let record = seen.clone();
+            sim.servers.add(GOOD, move |mut io| {
+                let record = record.clone();
+                async move {
+                    loop {
+                        let request = read_until(&mut io, |text| text.ends_with("\r\n\r\n")).await;
+                        if request.is_empty() {
+                            return;
+                        }
+                        record.borrow_mut().push(request);
+                        let is_first = record.borrow().len() == 1;
+                        let answer = if is_first { "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n" } else { OK };
+                        if io.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+            let answer = sim.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "ok").await;
+            let seen = seen.borrow();
+            for (n, request) in (1..).zip(seen.iter().take(2)) {
+                assert_eq!(request.contains(&format!("x-envoy-attempt-count: {n}\r\n")), counted, "{request}");
+            }
+            assert_eq!(answer.contains("x-envoy-attempt-count: 2\r\n"), counted, "{answer}");
+        })
+        .await;
+    }
+}
