@@ -114,7 +114,7 @@ metadata: {{ name: {name}, namespace: {namespace} }}
     )
 }
 
-/// The container of an application that keeps to Pod Security's level \"restricted\", as an item of a list indented by 8.
+/// The container of an application that keeps to Pod Security's level "restricted", as an item of a list indented by 8.
 pub(crate) fn container(arguments: &[&str]) -> String {
     // JSON is YAML.
     let arguments = serde_json::Value::from(arguments.to_vec());
