@@ -69,3 +69,8 @@ e2e: ## All tests on a genuine Kubernetes: rollouts under load, outages, identit
 .PHONY: e2e-scale
 e2e-scale: ## What the control plane needs in a cluster of 1,000 Services and 5,000 pods.
 	e2e/kubernetes/run.sh scale
+
+.PHONY: bench-control
+bench-control: setup ## Measures the control plane: an edit's way to 2,000 sidecars, memory per sidecar (docs/performance.md).
+	$(CARGO) build --locked --release -p weft-control-plane -p weft-bench
+	$(TARGET_DIR)/$(TARGET)/release/weft-bench control --control-plane $(TARGET_DIR)/$(TARGET)/release/weft-control-plane $(ARGS)
