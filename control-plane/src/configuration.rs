@@ -37,6 +37,12 @@ impl Configuration {
         }
     }
 
+    /// Whether any pod is another, or of another workload or account; `false` is certain.
+    pub(crate) fn pods_differ(&self, old: &Self) -> bool {
+        let (new, old) = (self.model.pods(), old.model.pods());
+        new.len() != old.len() || new.zip(old).any(|(new, old)| !Arc::ptr_eq(new, old))
+    }
+
     /// Every resource of a type that a wildcard subscription covers, but for what belongs to one workload.
     pub(crate) fn names(&self, kind: ResourceType) -> Vec<Arc<str>> {
         match kind {

@@ -1,20 +1,23 @@
 //! A watched folder of YAML files: every good edit becomes a new model; a bad one changes nothing and is told.
 
+mod files;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 use weft_api::{Located, Problem};
 
-use super::build::build;
+use files::{Files, Fingerprint, is_manifest};
+
+use super::build::{EndpointsFrom, build_from};
 use super::{Source, SourceState};
 use crate::model::{MeshConfig, Model};
 
@@ -55,47 +58,8 @@ pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Source
 /// # Errors
 /// If the folder or a file cannot be read.
 pub fn read_folder(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>)> {
-    let (objects, problems, _) = read_files(path)?;
-    Ok((objects, problems))
-}
-
-/// The same with the digest of what was read: SHA-256 in hexadecimal over every manifest, in the order of their paths, as its path
-/// below the folder, a zero byte, its text, and another zero byte. Whoever writes the folder can tell by it whether an edit has been read.
-fn read_files(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>, String)> {
-    let mut objects = Vec::new();
-    let mut problems = Vec::new();
-    let mut digest = Sha256::new();
-    for file in Fingerprint::of(path)?.0.into_keys() {
-        let shown = file.display().to_string();
-        match std::fs::read_to_string(&file) {
-            Ok(text) => {
-                digest.update(file.strip_prefix(path).unwrap_or(&file).as_os_str().as_encoded_bytes());
-                digest.update([0]);
-                digest.update(&text);
-                digest.update([0]);
-                let manifest = weft_api::parse(&shown, &text);
-                objects.extend(manifest.objects);
-                problems.extend(manifest.problems);
-            }
-            // Removed since the folder was listed: the next event tells.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => problems.push(unreadable(shown, &error)),
-        }
-    }
-    Ok((objects, problems, format!("{:x}", digest.finalize())))
-}
-
-fn unreadable(file: String, error: &io::Error) -> Problem {
-    Problem {
-        file,
-        line: 1,
-        object: String::new(),
-        field: String::new(),
-        value: String::new(),
-        why: format!("cannot be read: {error}"),
-        hint: "make it readable for the control plane, and UTF-8".to_owned(),
-        severity: weft_api::Severity::Error,
-    }
+    let files = Files::read(path, &Files::default())?;
+    Ok((files.objects().cloned().collect(), files.problems().cloned().collect()))
 }
 
 fn watcher(path: &Path, send: mpsc::UnboundedSender<notify::Event>) -> Option<RecommendedWatcher> {
@@ -195,17 +159,11 @@ fn is_relevant(path: &Path) -> bool {
     is_manifest(path) || name == b"..data" || (path.extension().is_none() && !name.starts_with(b"."))
 }
 
-/// YAML and JSON files; hidden ones are editors' scratch files.
-fn is_manifest(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b"."));
-    let known = path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|k| e == *k));
-    !hidden && known
-}
-
 struct Reader {
     path: PathBuf,
     config: Arc<MeshConfig>,
     seen: Fingerprint,
+    files: Files,
     models: watch::Sender<Arc<Model>>,
     state: watch::Sender<Arc<SourceState>>,
 }
@@ -216,6 +174,7 @@ impl Reader {
             path: path.to_owned(),
             config: config.clone(),
             seen: Fingerprint::default(),
+            files: Files::default(),
             models: watch::Sender::new(Arc::new(Model::empty(config))),
             state: watch::Sender::default(),
         }
@@ -231,30 +190,30 @@ impl Reader {
 
     async fn read(&mut self) -> io::Result<()> {
         let (path, config) = (self.path.clone(), self.config.clone());
-        let previous = self.models.borrow().clone();
-        let (seen, digest, result) = blocking(move || {
+        let (known, previous) = (self.files.clone(), self.models.borrow().clone());
+        let (seen, files, digest, result) = blocking(move || {
             // Taken first: a file that changes while it is read looks changed at the next comparison.
             let seen = Fingerprint::of(&path)?;
-            let (objects, mut problems, digest) = read_files(&path)?;
+            let files = Files::read(&path, &known)?;
+            let digest = files.digest(&path);
+            let mut problems: Vec<_> = files.problems().cloned().collect();
             if problems.iter().any(Problem::is_error) {
-                return Ok((seen, digest, Err(problems)));
+                return Ok((seen, files, digest, Err(problems)));
             }
-            Ok((
-                seen,
-                digest,
-                match build(&objects, &config, Some(&previous)) {
-                    Ok(built) => {
-                        problems.extend(built.warnings);
-                        Ok((built.model, problems))
-                    }
-                    Err(more) => {
-                        problems.extend(more);
-                        Err(problems)
-                    }
-                },
-            ))
+            let result = match build_from(files.objects(), EndpointsFrom::Selectors, &config, Some(&previous)) {
+                Ok(built) => {
+                    problems.extend(built.warnings);
+                    Ok((built.model, problems))
+                }
+                Err(more) => {
+                    problems.extend(more);
+                    Err(problems)
+                }
+            };
+            Ok((seen, files, digest, result))
         })
         .await?;
+        self.files = files;
         self.seen = seen;
         self.publish(digest, result);
         Ok(())
@@ -291,33 +250,6 @@ impl Reader {
             info!(folder = %self.path.display(), generation = state.generation, "configuration applied");
         }
         self.state.send_replace(Arc::new(state));
-    }
-}
-
-/// What a folder's files look like from outside.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Fingerprint(std::collections::BTreeMap<PathBuf, (u64, SystemTime)>);
-
-impl Fingerprint {
-    fn of(folder: &Path) -> io::Result<Self> {
-        let mut files = Self::default();
-        files.add(folder)?;
-        Ok(files)
-    }
-
-    fn add(&mut self, folder: &Path) -> io::Result<()> {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            // Follows links; what vanished meanwhile is not there.
-            let Ok(metadata) = std::fs::metadata(&path) else { continue };
-            let hidden = path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b"."));
-            if metadata.is_dir() && !hidden {
-                self.add(&path)?;
-            } else if metadata.is_file() && is_manifest(&path) {
-                self.0.insert(path, (metadata.len(), metadata.modified()?));
-            }
-        }
-        Ok(())
     }
 }
 

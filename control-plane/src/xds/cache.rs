@@ -1,6 +1,6 @@
 //! Every resource in use, encoded once per view and shared by all streams that are sent it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +15,10 @@ use weft_xds::google::protobuf::Any;
 use crate::configuration::Configuration;
 use crate::{ResourceKey, ResourceType, View};
 
-/// Changes after which a resource that nobody asked for again is forgotten.
+/// Updates after which a resource that nobody is subscribed to is forgotten.
 const FORGET_AFTER: u64 = 2;
+/// Changes that are remembered for streams that have not looked since. Who misses more compares all it has.
+const HISTORY: usize = 64;
 
 /// A content's version: a hash of it, so that a restarted control plane, or another replica, sends nothing again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,18 +81,48 @@ impl Rendered {
     }
 }
 
+/// What one update changed, for streams to find what of it concerns them.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// When the configuration became known.
+    pub(crate) since: Instant,
+    /// Resources that some view now sees otherwise, by type.
+    names: [Vec<Arc<str>>; ResourceType::ALL.len()],
+    /// Whether any pod came, went, or is another workload.
+    pub(crate) pods: bool,
+}
+
+impl Change {
+    /// The changed resources of a type.
+    pub(crate) fn names(&self, kind: ResourceType) -> &[Arc<str>] {
+        &self.names[kind as usize]
+    }
+}
+
+/// What a stream has missed.
+pub(crate) enum Missed {
+    /// These, in their order.
+    Changes(Vec<Arc<Change>>),
+    /// More than is remembered; the first of them is since then.
+    TooMany(Instant),
+}
+
 /// Renders on demand, remembers, and renders again what is in use when the configuration changes.
 ///
-/// Invariant: all lookups between two calls of [`Cache::update`] see one configuration.
+/// Invariants: all lookups between two calls of [`Cache::update`] see one configuration. What was looked up is in [`Change::names`] of the
+/// update that changes it, or in those of one before it that forgot it.
 pub(crate) struct Cache {
     state: Mutex<State>,
-    changed: watch::Sender<Instant>,
+    /// Updates so far.
+    generation: watch::Sender<u64>,
 }
 
 struct State {
     configuration: Configuration,
     generation: u64,
     entries: HashMap<(ResourceKey, View), Entry>,
+    /// The changes up to `generation`, oldest first.
+    history: VecDeque<Arc<Change>>,
 }
 
 struct Entry {
@@ -99,17 +131,36 @@ struct Entry {
     used: u64,
 }
 
+impl Entry {
+    /// Whether nobody needs it any more: who asked for it first still holds the name while it is subscribed to it.
+    fn is_forgotten(&self, key: &ResourceKey, generation: u64) -> bool {
+        Arc::strong_count(&key.name) == 1 && self.used + FORGET_AFTER <= generation
+    }
+}
+
 impl Cache {
     pub(crate) fn new(configuration: Configuration) -> Self {
+        let (entries, history) = (HashMap::new(), VecDeque::with_capacity(HISTORY));
         Self {
-            state: Mutex::new(State { configuration, generation: 0, entries: HashMap::new() }),
-            changed: watch::Sender::new(Instant::now()),
+            state: Mutex::new(State { configuration, generation: 0, entries, history }),
+            generation: watch::Sender::new(0),
         }
     }
 
-    /// Wakes when something that someone looked up may have changed; says since when.
-    pub(crate) fn changes(&self) -> watch::Receiver<Instant> {
-        self.changed.subscribe()
+    /// Wakes at every update; holds how many there have been, for [`Cache::missed`].
+    pub(crate) fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// The changes after generation `seen`, and the generation they lead to.
+    pub(crate) fn missed(&self, seen: u64) -> (u64, Missed) {
+        let state = self.lock();
+        let missed = usize::try_from(state.generation.saturating_sub(seen)).unwrap_or(usize::MAX);
+        let changes = match (state.history.len().checked_sub(missed), state.history.front()) {
+            (None, Some(oldest)) => Missed::TooMany(oldest.since),
+            (known, _) => Missed::Changes(state.history.iter().skip(known.unwrap_or(0)).cloned().collect()),
+        };
+        (state.generation, changes)
     }
 
     /// The configuration that lookups see now.
@@ -140,13 +191,22 @@ impl Cache {
     ///
     /// Meant to be called by one task only. Lookups are served from the old configuration meanwhile.
     pub(crate) fn update(&self, configuration: Configuration, since: Instant) -> usize {
+        let mut change = Change { since, names: Default::default(), pods: false };
         let (old, keys) = {
             let mut state = self.lock();
             let generation = state.generation;
-            state.entries.retain(|_, entry| entry.used + FORGET_AFTER > generation);
+            state.entries.retain(|(key, _), entry| {
+                let forgotten = entry.is_forgotten(key, generation);
+                if forgotten {
+                    // Whoever else is subscribed to it looks again, and so has it remembered.
+                    change.names[key.kind as usize].push(key.name.clone());
+                }
+                !forgotten
+            });
             let keys: Vec<_> = state.entries.keys().cloned().collect();
             (state.configuration.clone(), keys)
         };
+        change.pods = configuration.pods_differ(&old);
         let mut rendered: HashMap<_, _> = keys
             .into_iter()
             .filter(|(key, _)| configuration.may_differ(&old, key))
@@ -168,12 +228,16 @@ impl Cache {
             if version(new.as_ref()) != version(entry.rendered.as_ref()) {
                 entry.rendered = new;
                 changed += 1;
+                change.names[key.0.kind as usize].push(Arc::from(&*key.0.name));
             }
         }
         state.configuration = configuration;
         state.generation += 1;
-        drop(state);
-        self.changed.send_replace(since);
+        if state.history.len() == HISTORY {
+            state.history.pop_front();
+        }
+        state.history.push_back(Arc::new(change));
+        self.generation.send_replace(state.generation);
         changed
     }
 
@@ -190,3 +254,6 @@ fn render(configuration: &Configuration, key: &ResourceKey, view: &View) -> Opti
 fn version(rendered: Option<&Arc<Rendered>>) -> Option<Version> {
     rendered.map(|rendered| rendered.version)
 }
+
+#[cfg(test)]
+mod tests;

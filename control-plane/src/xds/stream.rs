@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use weft_xds::envoy::config::core::v3::node::UserAgentVersionType;
 
-use super::cache::{Cache, Rendered};
+use super::cache::{Cache, Missed, Rendered};
 use super::registry::{Connected, Registry};
 use super::subscriptions::Resources;
 use super::wire::Dialect;
@@ -48,10 +48,11 @@ pub(crate) async fn serve<D: Dialect>(
         metrics: shared.metrics,
         connected,
         introduced: false,
+        seen: 0,
         converging: None,
     };
-    let mut changes = shared.cache.changes();
-    changes.mark_unchanged();
+    let mut generations = shared.cache.generations();
+    stream.seen = *generations.borrow_and_update();
     // The pod may have gone between the look at the credentials and the subscription to changes.
     let mut check_pod = true;
     let expiry = tokio::time::sleep(expires.duration_since(SystemTime::now()).unwrap_or_default());
@@ -85,10 +86,14 @@ pub(crate) async fn serve<D: Dialect>(
                 },
             },
             // The sender lives in `shared.cache`.
-            _ = changes.changed() => {
-                stream.resources_changed(*changes.borrow_and_update());
+            _ = generations.changed() => {
+                generations.mark_unchanged();
+                let missed = stream.catch_up();
+                check_pod = missed.pods;
+                if !missed.concerned {
+                    continue;
+                }
                 may_have_more = true;
-                check_pod = true;
             }
             room = responses.reserve(), if may_have_more => match room {
                 Err(_) => break Ok(()),
@@ -120,6 +125,8 @@ struct Serving<D> {
     metrics: Arc<Metrics>,
     connected: Connected,
     introduced: bool,
+    /// The generation of the cache up to which the session knows what has changed.
+    seen: u64,
     /// Since when there is a change that this client has not acknowledged, and whether it was sent anything for it.
     converging: Option<(Instant, bool)>,
 }
@@ -163,9 +170,30 @@ impl<D: Dialect> Serving<D> {
         self.session.receive(kind, D::read(request)).map_err(|error| Status::resource_exhausted(error.to_string()))
     }
 
-    fn resources_changed(&mut self, since: Instant) {
-        self.converging.get_or_insert((since, false));
-        self.session.resources_changed();
+    /// Has the session compare what has changed since it last did, if it concerns this client.
+    fn catch_up(&mut self) -> CaughtUp {
+        let (generation, missed) = self.visible.cache.missed(self.seen);
+        self.seen = generation;
+        match missed {
+            Missed::TooMany(since) => {
+                self.session.resources_changed();
+                self.converging.get_or_insert((since, false));
+                CaughtUp { concerned: true, pods: true }
+            }
+            Missed::Changes(changes) => {
+                let mut caught_up = CaughtUp::default();
+                for change in changes {
+                    caught_up.pods |= change.pods;
+                    for kind in ResourceType::ALL {
+                        if self.session.names_changed(kind, change.names(kind)) {
+                            caught_up.concerned = true;
+                            self.converging.get_or_insert((change.since, false));
+                        }
+                    }
+                }
+                caught_up
+            }
+        }
     }
 
     fn next(&mut self) -> Option<D::Outgoing> {
@@ -188,6 +216,15 @@ impl<D: Dialect> Serving<D> {
             self.metrics.converged(since.elapsed());
         }
     }
+}
+
+/// What the changes since the last look mean for one stream.
+#[derive(Debug, Default)]
+struct CaughtUp {
+    /// Whether the client may have to be told something.
+    concerned: bool,
+    /// Whether any pod changed, perhaps the client's.
+    pods: bool,
 }
 
 /// The resources as one client may see them.

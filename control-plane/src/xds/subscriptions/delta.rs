@@ -1,8 +1,9 @@
 //! The incremental dialect (`DeltaAggregatedResources`): names are added and removed, every response says only what is new.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::{Held, MAX_IN_FLIGHT, Page, Resources, Response, Sent, Session, TooMany, Watch, Watches};
+use super::{Compare, Held, MAX_IN_FLIGHT, Page, Resources, Response, Sent, Session, TooMany, Watches};
 use crate::ResourceType;
 use crate::xds::cache::Version;
 
@@ -75,10 +76,6 @@ impl Session for Delta {
         Ok(())
     }
 
-    fn resources_changed(&mut self) {
-        self.watches.iter_mut().for_each(Watch::compare_all);
-    }
-
     fn next(&mut self, resources: &dyn Resources) -> Option<Response> {
         for kind in ResourceType::ALL {
             if let Some(response) = self.answer(kind, resources) {
@@ -88,12 +85,12 @@ impl Session for Delta {
         // A type whose last push is unanswered holds back the types after it: their resources may refer to its own.
         for kind in ResourceType::ALL {
             let watch = self.watches.get_mut(kind);
-            if !watch.compare_changes {
+            if watch.changes.is_nothing() {
                 continue;
             }
             let mut page = Page::default();
             let mut complete = true;
-            for name in watch.candidates(kind, resources) {
+            for name in watch.to_compare(&watch.changes, kind, resources) {
                 if let Some(rendered) = watch.changed(kind, &name, resources)
                     && !page.take(&name, rendered)
                 {
@@ -102,44 +99,49 @@ impl Session for Delta {
                 }
             }
             if page.resources.is_empty() {
-                watch.compare_changes = false;
+                watch.changes = Compare::Nothing;
                 continue;
             }
             if !watch.in_flight.is_empty() {
                 return None;
             }
-            watch.compare_changes = !complete;
+            if complete {
+                watch.changes = Compare::Nothing;
+            }
             self.last_nonce += 1;
             return Some(watch.send(kind, self.last_nonce, page.resources, Vec::new()));
         }
         for kind in ResourceType::ALL.into_iter().rev() {
             let watch = self.watches.get_mut(kind);
-            if !watch.compare_removals {
+            if watch.removals.is_nothing() {
                 continue;
             }
-            let gone: Vec<_> = watch
-                .held
-                .iter()
-                .filter(|(_, held)| matches!(held.sent, Sent::Version(_) | Sent::Foreign))
-                .filter(|(name, _)| resources.get(kind, name).is_none())
-                .map(|(name, _)| name.clone())
-                .collect();
+            let is_gone = |name: &Arc<str>| {
+                let sent = watch.held.get(name).map(|held| held.sent);
+                matches!(sent, Some(Sent::Version(_) | Sent::Foreign)) && resources.get(kind, name).is_none()
+            };
+            let mut gone = watch.to_compare(&watch.removals, kind, resources);
+            gone.retain(is_gone);
             if gone.is_empty() {
-                watch.compare_removals = false;
+                watch.removals = Compare::Nothing;
                 continue;
             }
             if !watch.in_flight.is_empty() {
                 return None;
             }
-            watch.compare_removals = false;
+            watch.removals = Compare::Nothing;
             self.last_nonce += 1;
-            return Some(watch.send(kind, self.last_nonce, Vec::new(), gone));
+            return Some(watch.send(kind, self.last_nonce, Vec::new(), gone.into_iter().collect()));
         }
         None
     }
 
     fn watches(&self) -> &Watches {
         &self.watches
+    }
+
+    fn watches_mut(&mut self) -> &mut Watches {
+        &mut self.watches
     }
 }
 
@@ -176,7 +178,7 @@ impl Delta {
                     && !page.take(&name, rendered)
                 {
                     // The rest follows as a push, when this page is answered.
-                    watch.compare_changes = true;
+                    watch.changes = Compare::All;
                     break;
                 }
             }

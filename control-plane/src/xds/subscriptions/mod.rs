@@ -49,14 +49,24 @@ pub(crate) trait Session {
     /// Takes in what the client says about one type.
     fn receive(&mut self, kind: ResourceType, request: Self::Request) -> Result<(), TooMany>;
 
-    /// The resources changed: everything is compared again.
-    fn resources_changed(&mut self);
+    /// Any of the resources may have changed: everything is compared again.
+    fn resources_changed(&mut self) {
+        self.watches_mut().iter_mut().for_each(Watch::compare_all);
+    }
+
+    /// These resources of a type may have changed, and no others. Says whether any of it concerns the client.
+    fn names_changed(&mut self, kind: ResourceType, names: &[Arc<str>]) -> bool {
+        self.watches_mut().get_mut(kind).compare_names(names)
+    }
 
     /// The next thing to tell the client; `None` until something changes or the client answers.
     fn next(&mut self, resources: &dyn Resources) -> Option<Response>;
 
     /// What each type's subscriptions look like.
     fn watches(&self) -> &Watches;
+
+    /// The same, to change them.
+    fn watches_mut(&mut self) -> &mut Watches;
 }
 
 /// A client subscribed to more names than one workload can need.
@@ -114,10 +124,10 @@ pub(crate) struct Watch {
     owed: BTreeSet<Arc<str>>,
     /// The client waits for a first response even if there is nothing in it.
     owes_first: bool,
-    /// Something may have changed since the resources were last compared.
-    compare_changes: bool,
-    /// Something may have gone since the resources were last compared.
-    compare_removals: bool,
+    /// What may have changed since the resources were last compared.
+    changes: Compare,
+    /// What may have gone since the resources were last compared.
+    removals: Compare,
     in_flight: VecDeque<InFlight>,
     accepted: Option<Version>,
     rejection: Option<String>,
@@ -141,6 +151,32 @@ enum Sent {
     /// Holds something that is not ours.
     Foreign,
     Version(Version),
+}
+
+/// Which names must be compared with the resources again.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Compare {
+    #[default]
+    Nothing,
+    These(BTreeSet<Arc<str>>),
+    /// All that are held, and all that the wildcard covers.
+    All,
+}
+
+impl Compare {
+    fn is_nothing(&self) -> bool {
+        *self == Self::Nothing
+    }
+
+    fn add(&mut self, name: Arc<str>) {
+        match self {
+            Self::Nothing => *self = Self::These(BTreeSet::from([name])),
+            Self::These(names) => {
+                names.insert(name);
+            }
+            Self::All => {}
+        }
+    }
 }
 
 /// A response that the client has not answered.
@@ -177,7 +213,7 @@ impl Watch {
 
     /// Whether there is something left to send, or to be answered.
     pub(crate) fn is_pending(&self) -> bool {
-        self.must_answer() || self.compare_changes || self.compare_removals || !self.in_flight.is_empty()
+        self.must_answer() || !self.changes.is_nothing() || !self.removals.is_nothing() || !self.in_flight.is_empty()
     }
 
     fn must_answer(&self) -> bool {
@@ -186,9 +222,26 @@ impl Watch {
 
     fn compare_all(&mut self) {
         if self.started {
-            self.compare_changes = true;
-            self.compare_removals = true;
+            self.changes = Compare::All;
+            self.removals = Compare::All;
         }
+    }
+
+    fn compare_names(&mut self, names: &[Arc<str>]) -> bool {
+        if self.wildcard {
+            // New names are nobody's yet, so they are not among those that changed.
+            self.compare_all();
+            return true;
+        }
+        let mut concerned = false;
+        for name in names {
+            if let Some((name, _)) = self.held.get_key_value(name) {
+                concerned = true;
+                self.changes.add(name.clone());
+                self.removals.add(name.clone());
+            }
+        }
+        concerned
     }
 
     /// Subscribes to a name. The client gets an answer, even about something it was sent before (DeltaDiscoveryRequest,
@@ -243,7 +296,17 @@ impl Watch {
         self.forget_settled_rejection();
     }
 
-    /// Every name to compare: those held, and those the wildcard covers by now.
+    /// The names to compare.
+    fn to_compare(&self, compare: &Compare, kind: ResourceType, resources: &dyn Resources) -> BTreeSet<Arc<str>> {
+        match compare {
+            Compare::Nothing => BTreeSet::new(),
+            // What the client has unsubscribed from since is none of its business any more.
+            Compare::These(names) => names.iter().filter(|name| self.held.contains_key(*name)).cloned().collect(),
+            Compare::All => self.candidates(kind, resources),
+        }
+    }
+
+    /// Every name there is to compare: those held, and those the wildcard covers by now.
     fn candidates(&self, kind: ResourceType, resources: &dyn Resources) -> BTreeSet<Arc<str>> {
         let mut names: BTreeSet<_> = self.held.keys().cloned().collect();
         if self.wildcard {
@@ -261,7 +324,7 @@ impl Watch {
 
     /// Whether anything is left to tell the client.
     fn differs(&self, kind: ResourceType, resources: &dyn Resources) -> bool {
-        self.candidates(kind, resources).iter().any(|name| {
+        self.to_compare(&self.changes, kind, resources).iter().any(|name| {
             let sent = self.held.get(name).map(|held| held.sent);
             match resources.get(kind, name) {
                 Some(rendered) => sent != Some(Sent::Version(rendered.version)),

@@ -3,7 +3,7 @@
 //! Absence has no word here. For listeners and clusters leaving a resource out deletes it, so their responses always
 //! hold all of them; for the other types a response holds only what changed.
 
-use super::{Held, Page, Resources, Response, Sent, Session, TooMany, Watch, Watches};
+use super::{Compare, Held, Page, Resources, Response, Sent, Session, TooMany, Watches};
 use crate::ResourceType;
 use crate::xds::cache::Version;
 
@@ -78,10 +78,6 @@ impl Session for StateOfTheWorld {
         Ok(())
     }
 
-    fn resources_changed(&mut self) {
-        self.watches.iter_mut().for_each(Watch::compare_all);
-    }
-
     fn next(&mut self, resources: &dyn Resources) -> Option<Response> {
         for kind in ResourceType::ALL {
             self.accept_what_was_brought(kind, resources);
@@ -97,12 +93,13 @@ impl Session for StateOfTheWorld {
         // A type whose last push is unanswered holds back the types after it: their resources may refer to its own.
         for kind in ResourceType::ALL {
             let watch = self.watches.get_mut(kind);
-            if !watch.compare_changes && !watch.compare_removals {
+            // Changes and removals travel in the same responses here, so that `removals` always names what `changes` does.
+            if watch.changes.is_nothing() {
                 continue;
             }
             if !watch.differs(kind, resources) {
-                watch.compare_changes = false;
-                watch.compare_removals = false;
+                watch.changes = Compare::Nothing;
+                watch.removals = Compare::Nothing;
                 continue;
             }
             if !watch.in_flight.is_empty() {
@@ -117,6 +114,10 @@ impl Session for StateOfTheWorld {
 
     fn watches(&self) -> &Watches {
         &self.watches
+    }
+
+    fn watches_mut(&mut self) -> &mut Watches {
+        &mut self.watches
     }
 }
 
@@ -145,8 +146,8 @@ impl StateOfTheWorld {
             watch.owed.remove(name);
         }
         let even_empty = std::mem::take(&mut watch.owes_first) || full;
-        watch.compare_changes = !complete;
-        watch.compare_removals = false;
+        watch.changes = if complete { Compare::Nothing } else { Compare::All };
+        watch.removals = Compare::Nothing;
         if page.resources.is_empty() && !even_empty {
             return None;
         }

@@ -113,11 +113,11 @@ impl Client {
             }
             Event::Set(name, content) => {
                 world.set(Endpoint, NAMES[*name], &content.to_string());
-                self.session.resources_changed();
+                self.session.names_changed(Endpoint, &[NAMES[*name].into()]);
             }
             Event::Remove(name) => {
                 world.remove(Endpoint, NAMES[*name]);
-                self.session.resources_changed();
+                self.session.names_changed(Endpoint, &[NAMES[*name].into()]);
             }
             Event::Send => self.under_way.extend(self.session.next(world)),
             Event::Receive => {
