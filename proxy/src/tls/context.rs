@@ -450,7 +450,7 @@ mod tests {
                 "tls.tls_certificates[0].certificate_chain: holds no certificate",
             ),
             (
-                "tls_certificates: [{certificate_chain: {environment_variable: CARGO_PKG_NAME}}]",
+                "tls_certificates: [{certificate_chain: {environment_variable: PATH}}]",
                 "tls.tls_certificates[0].certificate_chain: holds no certificate",
             ),
             (
