@@ -78,6 +78,8 @@ fn shouting_h2(sim: &Sim) -> Rc<RefCell<Vec<::http::request::Parts>>> {
         async move {
             let mut builder = h2::server::Builder::new();
             builder.enable_connect_protocol();
+            // Its settings come when the request is on its way already.
+            settle().await;
             let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
             while let Some(Ok((request, mut respond))) = connection.accept().await {
                 let (parts, mut body) = request.into_parts();
