@@ -43,6 +43,23 @@ fn a_service_keeps_its_address_while_others_come_and_go() {
 }
 
 #[test]
+fn an_opaque_port_is_one_for_callers_too_whoever_says_so() {
+    use weft_control_plane::model::Protocol;
+    let plain = service("db", "198.18.10.5", "{name: http, port: 80, targetPort: 8080}", "198.18.0.7");
+    let protocol = |text: &str| model(text).service("shop", "db").unwrap().ports[0].protocol;
+    assert_eq!(protocol(&plain), Protocol::Http);
+    let name = "name: db,";
+    assert!(plain.contains(name), "{plain}");
+    let by_service = plain.replacen(name, "name: db, annotations: {weft.mesh/opaque-ports: '79-80'},", 1);
+    assert_eq!(protocol(&by_service), Protocol::Opaque);
+    let other = plain.replacen(name, "name: db, annotations: {weft.mesh/opaque-ports: '81'},", 1);
+    assert_eq!(protocol(&other), Protocol::Http);
+    let by_pod = plain.replace("addresses:", "ports: [{port: 8080, appProtocol: tcp}], addresses:");
+    assert_ne!(by_pod, plain);
+    assert_eq!(protocol(&by_pod), Protocol::Opaque);
+}
+
+#[test]
 fn the_same_address_and_port_twice_is_refused() {
     let twice = service("a", "198.18.10.5", "{port: 80}", "198.18.0.7")
         + &service("b", "198.18.10.5", "{port: 80}", "198.18.0.7");

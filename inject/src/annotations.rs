@@ -27,7 +27,8 @@ const DRAIN_TIME: &str = "weft.mesh/drain-time";
 const SKIP_INBOUND: &str = "weft.mesh/skip-inbound-ports";
 const SKIP_OUTBOUND: &str = "weft.mesh/skip-outbound-ports";
 const SKIP_NETWORKS: &str = "weft.mesh/skip-outbound-cidrs";
-const OPAQUE_PORTS: &str = "weft.mesh/opaque-ports";
+/// Ports of a pod, or of a Service, that carry bytes whatever they look like: what [`ports`] reads.
+pub const OPAQUE_PORTS: &str = "weft.mesh/opaque-ports";
 
 /// Every annotation that users may write.
 pub const ANNOTATIONS: [Annotation; 13] = [
@@ -181,7 +182,11 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-fn ports(name: &str, text: &str) -> Result<Vec<u16>, InvalidAnnotation> {
+/// Reads an annotation's ports and ranges, such as `9100,8000-8003`; sorted, each once.
+///
+/// # Errors
+/// What is no port, or that there are too many.
+pub fn ports(name: &str, text: &str) -> Result<Vec<u16>, InvalidAnnotation> {
     let mut ports = Vec::new();
     for part in parts(text) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

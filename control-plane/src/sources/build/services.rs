@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use weft_api::FieldPath;
 use weft_api::k8s_openapi::api::core::v1;
 use weft_api::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use weft_api::mesh::WorkloadPort;
+use weft_inject::annotations::OPAQUE_PORTS;
 
 use super::pods::BuiltPod;
 use super::{Notes, Parts, Written, addresses, spec};
@@ -82,9 +85,48 @@ pub(super) fn services<'a>(
         };
         services.insert(written.name.clone(), BuiltService { service, written: written.clone(), targets });
     }
+    heed_opaque_ports(&mut services, pods, notes);
     refuse_shared_addresses(&services, pods, notes);
     give_addresses(&mut services, pods, config, previous, notes);
     services
+}
+
+/// What a Service's annotation or the pods behind it declare to be bytes is bytes for callers too, whatever the Service's port says: who
+/// wrote the annotation did so because the port's name misleads.
+fn heed_opaque_ports(services: &mut Services<'_>, pods: &[BuiltPod<'_>], notes: &mut Notes) {
+    // Few pods say anything of the kind: the others are not looked at for every service.
+    let saying: Vec<_> = pods.iter().filter(|pod| pod.ports.iter().any(is_opaque)).collect();
+    for service in services.values_mut() {
+        let opaque = annotated(&service.written, notes);
+        for at in 0..service.targets.len() {
+            let by_pod = || {
+                saying.iter().any(|pod| {
+                    let target = service.targets[at].on(pod);
+                    service.selects(pod) && pod.ports.iter().any(|port| Some(port.port) == target && is_opaque(port))
+                })
+            };
+            if opaque.contains(&service.service.ports[at].port) || by_pod() {
+                service.service.ports[at].protocol = Protocol::Opaque;
+            }
+        }
+    }
+}
+
+fn is_opaque(port: &WorkloadPort) -> bool {
+    let said = port.app_protocol.as_deref();
+    said.is_some() && Protocol::declared(said, None, port.port) == Protocol::Opaque
+}
+
+/// The ports of a Service's own annotation.
+fn annotated(written: &Written<'_, v1::Service>, notes: &mut Notes) -> Vec<u16> {
+    let Some(text) = written.object.metadata.annotations.as_ref().and_then(|all| all.get(OPAQUE_PORTS)) else {
+        return Vec::new();
+    };
+    weft_inject::annotations::ports(OPAQUE_PORTS, text).unwrap_or_else(|error| {
+        let path = FieldPath::root().key("metadata").key("annotations").key(OPAQUE_PORTS);
+        notes.warning(written.origin, &path, &error.value, error.problem.clone(), "until then it says nothing");
+        Vec::new()
+    })
 }
 
 fn ports(said: &v1::ServiceSpec) -> (Vec<ServicePort>, Vec<Target>) {

@@ -3,7 +3,11 @@
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_api::mesh::{Workload, WorkloadPort, WorkloadSpec};
+use weft_inject::annotations::OPAQUE_PORTS;
 use weft_inject::names;
+
+/// The application protocol of a port that carries bytes.
+const OPAQUE: &str = "tcp";
 
 /// A pod as a workload; `None` when it has come to its end and its address may be another's.
 pub(super) fn workload(pod: &Pod) -> Option<Workload> {
@@ -26,8 +30,12 @@ pub(super) fn workload(pod: &Pod) -> Option<Workload> {
         .and_then(|s| s.conditions.as_ref())
         .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
     let has = |key: &str| pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(key));
+    let annotations = pod.metadata.annotations.as_ref();
+    let opaque = annotations.and_then(|all| all.get(OPAQUE_PORTS)).map(String::as_str).unwrap_or_default();
+    // Injection has refused what makes no sense; a pod that it did not see has nothing opaque then.
+    let opaque = weft_inject::annotations::ports(OPAQUE_PORTS, opaque).unwrap_or_default();
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let ports = containers
+    let mut ports: Vec<_> = containers
         .flat_map(|container| container.ports.iter().flatten())
         .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
         .filter_map(|port| {
@@ -35,6 +43,13 @@ pub(super) fn workload(pod: &Pod) -> Option<Workload> {
             Some(WorkloadPort { name: port.name.clone(), port: number, app_protocol: None })
         })
         .collect();
+    for number in opaque {
+        let said = Some(OPAQUE.to_owned());
+        match ports.iter_mut().find(|port| port.port == number) {
+            Some(port) => port.app_protocol = said,
+            None => ports.push(WorkloadPort { name: None, port: number, app_protocol: said }),
+        }
+    }
     let mut workload = Workload::default();
     workload.metadata = ObjectMeta {
         name: pod.metadata.name.clone(),
@@ -95,6 +110,18 @@ mod tests {
         assert_eq!(said.addresses, ["198.18.0.7"]);
         assert_eq!((said.ready, said.terminating, said.meshed), (Some(true), Some(false), Some(true)));
         assert_eq!(said.ports[0].name.as_deref(), Some("http"));
+    }
+
+    #[test]
+    fn a_port_is_opaque_if_the_pods_annotation_says_so_declared_or_not() {
+        let said = pod(json!({
+            "metadata": { "name": "db-0", "annotations": { "weft.mesh/opaque-ports": "80,7000-7001" } },
+            "spec": { "containers": [{ "name": "db", "ports": [{ "name": "http", "containerPort": 80 }, { "containerPort": 81 }] }] },
+            "status": { "phase": "Running" },
+        }));
+        let ports = said.unwrap().spec.ports;
+        let ports: Vec<_> = ports.iter().map(|port| (port.port, port.app_protocol.as_deref())).collect();
+        assert_eq!(ports, [(80, Some("tcp")), (81, None), (7000, Some("tcp")), (7001, Some("tcp"))]);
     }
 
     #[test]
