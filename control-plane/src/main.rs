@@ -180,6 +180,10 @@ fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn serve(args: Serve) -> anyhow::Result<()> {
+    // Each proxy is an open file; what starts programs often gives them 1,024, and leaves it to them to ask for more.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}");
+    }
     let mut mesh = MeshConfig { trust_domain: args.trust_domain, ..MeshConfig::default() };
     if !args.service_range.is_empty() {
         mesh.virtual_ranges = args.service_range;

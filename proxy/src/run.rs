@@ -45,8 +45,18 @@ const QUIET: Duration = Duration::from_millis(250);
 /// # Errors
 /// When it cannot start: a port is taken, a folder cannot be made.
 pub fn run(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
+    raise_open_files();
     let runtime = runtime()?;
     runtime.block_on(serve(bootstrap, flags))
+}
+
+/// Takes as many open files as there may be. A request in flight needs two connections; what starts programs often gives them 1,024 files,
+/// and leaves it to them to ask for more.
+fn raise_open_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => info!(limit, "open files"),
+        Err(error) => warn!("cannot raise the limit of open files (RLIMIT_NOFILE): {error}"),
+    }
 }
 
 async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
@@ -262,4 +272,17 @@ async fn quiet(trigger: &DrainTrigger) {
 
 fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        let (_, most) = rlimit::Resource::NOFILE.get().unwrap();
+        rlimit::Resource::NOFILE.set(most - 1, most).unwrap();
+        raise_open_files();
+        assert_eq!(rlimit::Resource::NOFILE.get().unwrap(), (most, most));
+    }
 }
