@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`settings`] | what `--set` may say: names, types, defaults, meanings |
 //! | [`render`] | the files below `manifests/`, with what was set |
-//! | [`reference`] | docs/reference/install.md |
+//! | [`mod@reference`] | docs/reference/install.md |
 //!
 //! Nothing here asks or changes a cluster: what is printed goes to `kubectl apply -f -` or `kubectl delete -f -`.
 
