@@ -5,7 +5,7 @@
 //! - [`annotations`]: what a pod says about its sidecar; [`Settings`]: what the installation says.
 //! - [`inject`], [`uninject`]: a pod with a sidecar, and without it again; `sidecar`: the containers and volumes;
 //!   `probes`: probes that ask the sidecar, which asks the application.
-//! - [`mod@patch`]: what an admission webhook answers with.
+//! - [`patch()`]: what an admission webhook answers with.
 //!
 //! Invariant: no IO; the same pod and settings give the same result.
 
