@@ -3,6 +3,8 @@
 // Clippy knows only tests of the standard harness as tests.
 #![allow(clippy::unwrap_used)]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -225,7 +227,12 @@ async fn pod_with_users() -> Result<(Sandbox, Pod), Failure> {
 }
 
 async fn start(pod: &Pod, arguments: &[&str], user: User) -> Result<Process, Failure> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-cni"));
+    // Other users may not get to where the program was built, below somebody's home perhaps.
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    let program = folder.path().join("weft-cni");
+    std::fs::copy(env!("CARGO_BIN_EXE_weft-cni"), &program)?;
+    let mut command = Command::new(program);
     command.args(arguments);
     // A log of its own for each process.
     let number = std::fs::read_dir(pod.run_dir())?.count();

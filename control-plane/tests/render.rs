@@ -381,6 +381,8 @@ fn supported(any: &weft_xds::google::protobuf::Any) {
         "generate_request_id",
         "server_header_transformation",
         "skip_xff_append",
+        // No session is resumed, whatever is said.
+        "max_session_keys",
     ];
     let surprising: Vec<_> = ignored
         .iter()
