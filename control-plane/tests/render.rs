@@ -383,6 +383,8 @@ fn supported(any: &weft_xds::google::protobuf::Any) {
         "skip_xff_append",
         // No session is resumed, whatever is said.
         "max_session_keys",
+        "disable_stateless_session_resumption",
+        "disable_stateful_session_resumption",
     ];
     let surprising: Vec<_> = ignored
         .iter()
