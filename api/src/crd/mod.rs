@@ -22,7 +22,7 @@ struct Definition {
     /// Name, JSON path, meaning.
     columns: &'static [(&'static str, &'static str, &'static str)],
     spec: fn(&mut SchemaGenerator) -> Value,
-    bounds: &'static [Bound],
+    bounds: &'static [&'static [Bound]],
     rules: &'static [Rule],
     meaning: &'static str,
 }
@@ -35,7 +35,7 @@ const ALL: [Definition; 5] = [
         category: "weft-policies",
         columns: &[("Action", ".spec.action", "What a matching rule does")],
         spec: schema::<mesh::AccessPolicySpec>,
-        bounds: rules::ACCESS_POLICY,
+        bounds: &[rules::TARGETS, rules::SELECTOR, rules::ACCESS_POLICY],
         rules: rules::ACCESS_POLICY_RULES,
         meaning: "Who may call a workload.",
     },
@@ -51,7 +51,7 @@ const ALL: [Definition; 5] = [
             ("gRPC", ".spec.abort.grpcStatus", "The status that gRPC calls are answered with"),
         ],
         spec: schema::<mesh::FaultPolicySpec>,
-        bounds: rules::FAULT_POLICY,
+        bounds: &[rules::SOME_TARGET, rules::TARGETS, rules::FAULT_POLICY],
         rules: rules::FAULT_POLICY_RULES,
         meaning: "Delays and fails calls to a Service, at the caller's side, to see how callers take it.",
     },
@@ -62,7 +62,7 @@ const ALL: [Definition; 5] = [
         category: "weft-policies",
         columns: &[("Mode", ".spec.mode", "Which callers are accepted")],
         spec: schema::<mesh::MeshTlsSpec>,
-        bounds: rules::MESH_TLS,
+        bounds: &[rules::TARGETS, rules::SELECTOR, rules::PORTS],
         rules: rules::MESH_TLS_RULES,
         meaning: "Whether workloads accept callers without mutual TLS.",
     },
@@ -77,7 +77,7 @@ const ALL: [Definition; 5] = [
             ("Timeout", ".spec.timeouts.request", "From the request to the end of the response"),
         ],
         spec: schema::<mesh::TrafficPolicySpec>,
-        bounds: rules::TRAFFIC_POLICY,
+        bounds: &[rules::SOME_TARGET, rules::TARGETS, rules::TRAFFIC_POLICY],
         rules: rules::TRAFFIC_POLICY_RULES,
         meaning: "How callers treat a Service: time limits, retries, balancing, outliers, circuit breaking.",
     },
@@ -92,7 +92,7 @@ const ALL: [Definition; 5] = [
             ("Ready", ".spec.ready", "Whether Services send requests to it"),
         ],
         spec: schema::<mesh::WorkloadSpec>,
-        bounds: rules::WORKLOAD,
+        bounds: &[rules::WORKLOAD, rules::PORTS],
         rules: rules::WORKLOAD_RULES,
         meaning: "A process outside Kubernetes that is part of the mesh.",
     },
@@ -114,7 +114,7 @@ fn definition(of: &Definition) -> Value {
     });
     let mut spec = (of.spec)(&mut settings.into_generator());
     structural(&mut spec);
-    for Bound(path, name, value) in of.bounds {
+    for Bound(path, name, value) in of.bounds.iter().copied().flatten() {
         rules::at(&mut spec, path).insert((*name).to_owned(), rules::parse(value));
     }
     for Rule(path, rule, message) in of.rules {

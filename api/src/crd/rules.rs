@@ -19,15 +19,37 @@ const ALIKE_SAYS: &str = "this policy governs a target's ports alike; remove sec
 const ONE_WAY: &str = "!has(self.selector) || !has(self.targetRefs) || size(self.targetRefs) == 0";
 const ONE_WAY_SAYS: &str = "set targetRefs or selector, not both";
 
-/// A rule's costs are estimated from the longest list: all lists have an end.
-pub(super) const TRAFFIC_POLICY: &[Bound] = &[
-    Bound("targetRefs", "minItems", "1"),
+// A rule's costs are estimated from the longest list: all lists have an end.
+
+/// What a policy governs.
+pub(super) const TARGETS: &[Bound] = &[
     Bound("targetRefs", "maxItems", "16"),
     Bound("targetRefs[].kind", "maxLength", "63"),
     Bound("targetRefs[].group", "maxLength", "253"),
     Bound("targetRefs[].name", "minLength", "1"),
     Bound("targetRefs[].name", "maxLength", "253"),
     Bound("targetRefs[].sectionName", "maxLength", "253"),
+];
+
+/// Of a policy that governs nothing without them.
+pub(super) const SOME_TARGET: &[Bound] = &[Bound("targetRefs", "minItems", "1")];
+
+/// Pods that a policy governs instead.
+pub(super) const SELECTOR: &[Bound] = &[
+    Bound("selector", "required", "[\"matchLabels\"]"),
+    Bound("selector.matchLabels", "minProperties", "1"),
+    Bound("selector.matchLabels", "maxProperties", "64"),
+];
+
+/// Ports by number, each once.
+pub(super) const PORTS: &[Bound] = &[
+    Bound("ports", "maxItems", "64"),
+    Bound("ports", "x-kubernetes-list-type", "\"map\""),
+    Bound("ports", "x-kubernetes-list-map-keys", "[\"port\"]"),
+    Bound("ports[].port", "minimum", "1"),
+];
+
+pub(super) const TRAFFIC_POLICY: &[Bound] = &[
     Bound("retries.attempts", "maximum", "10"),
     Bound("retries.on", "maxItems", "16"),
     Bound("retries.codes", "maxItems", "64"),
@@ -94,13 +116,6 @@ pub(super) const TRAFFIC_POLICY_RULES: &[Rule] = &[
 ];
 
 pub(super) const FAULT_POLICY: &[Bound] = &[
-    Bound("targetRefs", "minItems", "1"),
-    Bound("targetRefs", "maxItems", "16"),
-    Bound("targetRefs[].kind", "maxLength", "63"),
-    Bound("targetRefs[].group", "maxLength", "253"),
-    Bound("targetRefs[].name", "minLength", "1"),
-    Bound("targetRefs[].name", "maxLength", "253"),
-    Bound("targetRefs[].sectionName", "maxLength", "253"),
     Bound("delay.percentage", "minimum", "0"),
     Bound("delay.percentage", "maximum", "100"),
     Bound("abort.percentage", "minimum", "0"),
@@ -122,22 +137,6 @@ pub(super) const FAULT_POLICY_RULES: &[Rule] = &[
     Rule("abort", "has(self.httpStatus) != has(self.grpcStatus)", "set exactly one of httpStatus and grpcStatus"),
 ];
 
-pub(super) const MESH_TLS: &[Bound] = &[
-    Bound("targetRefs", "maxItems", "16"),
-    Bound("targetRefs[].kind", "maxLength", "63"),
-    Bound("targetRefs[].group", "maxLength", "253"),
-    Bound("targetRefs[].name", "minLength", "1"),
-    Bound("targetRefs[].name", "maxLength", "253"),
-    Bound("targetRefs[].sectionName", "maxLength", "253"),
-    Bound("selector", "required", "[\"matchLabels\"]"),
-    Bound("selector.matchLabels", "minProperties", "1"),
-    Bound("selector.matchLabels", "maxProperties", "64"),
-    Bound("ports", "maxItems", "64"),
-    Bound("ports", "x-kubernetes-list-type", "\"map\""),
-    Bound("ports", "x-kubernetes-list-map-keys", "[\"port\"]"),
-    Bound("ports[].port", "minimum", "1"),
-];
-
 pub(super) const MESH_TLS_RULES: &[Rule] = &[
     Rule("", ONE_WAY, ONE_WAY_SAYS),
     Rule("targetRefs[]", RECEIVER, RECEIVER_SAYS),
@@ -145,15 +144,6 @@ pub(super) const MESH_TLS_RULES: &[Rule] = &[
 ];
 
 pub(super) const ACCESS_POLICY: &[Bound] = &[
-    Bound("targetRefs", "maxItems", "16"),
-    Bound("targetRefs[].kind", "maxLength", "63"),
-    Bound("targetRefs[].group", "maxLength", "253"),
-    Bound("targetRefs[].name", "minLength", "1"),
-    Bound("targetRefs[].name", "maxLength", "253"),
-    Bound("targetRefs[].sectionName", "maxLength", "253"),
-    Bound("selector", "required", "[\"matchLabels\"]"),
-    Bound("selector.matchLabels", "minProperties", "1"),
-    Bound("selector.matchLabels", "maxProperties", "64"),
     Bound("rules", "maxItems", "64"),
     Bound("rules[].from", "maxItems", "64"),
     Bound("rules[].from[].identities", "maxItems", "256"),
@@ -214,10 +204,6 @@ pub(super) const WORKLOAD: &[Bound] = &[
     Bound("serviceAccount", "maxLength", "253"),
     Bound("workload", "pattern", r#""^[a-z0-9]([-a-z0-9]*[a-z0-9])?$""#),
     Bound("workload", "maxLength", "63"),
-    Bound("ports", "maxItems", "64"),
-    Bound("ports", "x-kubernetes-list-type", "\"map\""),
-    Bound("ports", "x-kubernetes-list-map-keys", "[\"port\"]"),
-    Bound("ports[].port", "minimum", "1"),
     Bound("ports[].name", "pattern", r#""^[a-z0-9]([-a-z0-9]*[a-z0-9])?$""#),
     Bound("ports[].name", "maxLength", "63"),
 ];
