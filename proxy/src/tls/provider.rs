@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::CipherSuite;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::{CipherSuite, DigitallySignedStruct, SignatureScheme};
 
 /// X25519MLKEM768 first, as rustls has it with `prefer-post-quantum`; AES-128-GCM first, because it costs less per byte
 /// than AES-256 and the key exchange is the weaker part either way.
@@ -20,6 +22,29 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
 /// The one provider of this process.
 pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
     &PROVIDER
+}
+
+/// Whether who handshakes has the certificate's key, by TLS 1.2: a half of what every verifier of certificates does.
+pub(crate) fn verify_tls12_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    rustls::crypto::verify_tls12_signature(message, certificate, signed, &provider().signature_verification_algorithms)
+}
+
+/// The same by TLS 1.3.
+pub(crate) fn verify_tls13_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    rustls::crypto::verify_tls13_signature(message, certificate, signed, &provider().signature_verification_algorithms)
+}
+
+/// The signatures that the two can verify.
+pub(crate) fn verify_schemes() -> Vec<SignatureScheme> {
+    provider().signature_verification_algorithms.supported_schemes()
 }
 
 #[cfg(test)]
