@@ -14,6 +14,7 @@
 //!
 //! Invariant: nothing a proxy sends selects what it may see; only its credentials do.
 
+mod accept;
 mod admin;
 mod configuration;
 mod control_plane;

@@ -13,16 +13,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tower::{Service, ServiceExt};
 use weft_xds::identity::identity_server::{IdentityServer, SERVICE_NAME};
 
+use crate::accept::{self, Ended, HANDSHAKE};
 use crate::identity::{IdentityService, Peer, Serving};
 use crate::xds::{AdsService, PATHS};
-
-/// A client that has not finished its handshake by then is dropped.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How often an idle connection is asked whether its peer is there, and how long the answer may take: a proxy whose machine
 /// vanished is noticed within their sum.
@@ -38,9 +35,6 @@ const MAX_HEADERS: u32 = 16 << 10;
 /// How long open connections get to end after a stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// After a failed accept (no file descriptors, say) the next one would fail too.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// The gRPC services of one port.
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -55,32 +49,10 @@ pub(crate) async fn serve(
     services: Services,
     stop: CancellationToken,
 ) {
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (socket, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!("accepting a connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (tls, services, stop) = (tls.clone(), services.clone(), stop.clone());
-        connections.spawn(async move {
-            if let Err(error) = connection(socket, tls, services, stop).await {
-                tracing::debug!(%address, "connection: {error}");
-            }
-        });
-    }
-    drop(listener);
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!("some connections did not end within {DRAIN:?}");
-    }
+    accept::serve("proxies", listener, stop.clone(), DRAIN, |socket| {
+        connection(socket, tls.clone(), services.clone(), stop.clone())
+    })
+    .await;
 }
 
 async fn connection(
@@ -88,7 +60,7 @@ async fn connection(
     tls: Option<Arc<Serving>>,
     services: Services,
     stop: CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Ended {
     prepare(&socket)?;
     let Some(tls) = tls else {
         return http(socket, Peer::default(), services, stop).await;
@@ -118,7 +90,7 @@ async fn http(
     peer: Peer,
     services: Services,
     stop: CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Ended {
     let close = peer.close.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());

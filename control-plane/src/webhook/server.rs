@@ -14,23 +14,17 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::review::{self, Review};
 use super::settings::SettingsFile;
+use crate::accept::{self, Ended, HANDSHAKE};
 use crate::identity::Serving;
-
-/// A client that has not finished its handshake by then is dropped.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// etcd holds no object above 1.5 MiB; a review holds the pod, and little else.
 const MAX_BODY: usize = 4 << 20;
 
 /// How long open connections get to end after a stop: more than the API server waits for an answer.
 const DRAIN: Duration = Duration::from_secs(10);
-
-/// After a failed accept (no file descriptors, say) the next one would fail too.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the server answers from.
 #[derive(Clone)]
@@ -41,32 +35,10 @@ pub(super) struct Webhooks {
 /// Accepts until told to stop, then lets open connections end.
 pub(super) async fn serve(listener: TcpListener, tls: Arc<Serving>, webhooks: Webhooks, stop: CancellationToken) {
     let router = router(webhooks);
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (socket, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!("webhook: accepting a connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
-        connections.spawn(async move {
-            if let Err(error) = connection(socket, &tls, router, stop).await {
-                tracing::debug!(%address, "webhook: connection: {error}");
-            }
-        });
-    }
-    drop(listener);
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!("some of the webhook's connections did not end within {DRAIN:?}");
-    }
+    accept::serve("webhook", listener, stop.clone(), DRAIN, |socket| {
+        connection(socket, tls.clone(), router.clone(), stop.clone())
+    })
+    .await;
 }
 
 /// The webhook's paths. Which one the API server calls is decided by the namespace's label.
@@ -96,12 +68,7 @@ async fn inject(
     }
 }
 
-async fn connection(
-    socket: TcpStream,
-    tls: &Serving,
-    router: Router,
-    stop: CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn connection(socket: TcpStream, tls: Arc<Serving>, router: Router, stop: CancellationToken) -> Ended {
     socket.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls.current()).accept(socket)).await??;
     let mut builder = Builder::new(TokioExecutor::new());
