@@ -151,8 +151,35 @@ fn every_check_that_can_fail_does_when_its_facts_are_bad() {
 #[test]
 fn what_only_wants_a_look_is_no_failure() {
     type Change = fn(&mut Facts);
-    let cases: [(&str, Change, &str); 5] = [
+    let cases: [(&str, Change, &str); 8] = [
         ("gateway-api", |facts| facts.crds = Ok(list(&[])), "httproutes.gateway.networking.k8s.io"),
+        (
+            "control-plane-version",
+            |facts| {
+                facts.statuses.as_mut().unwrap()[0].version = "0.0.1".to_owned();
+            },
+            "it is 0.0.1",
+        ),
+        (
+            "configuration-accepted",
+            |facts| {
+                let problem = json!({ "severity": "error", "file": "", "line": 0, "object": "HTTPRoute shop/web",
+                    "field": "spec.rules", "message": "HTTPRoute shop/web: spec.rules: is odd" });
+                let problems = &mut facts.statuses.as_mut().unwrap()[0].source.problems;
+                problems.push(serde_json::from_value(problem).unwrap());
+            },
+            "HTTPRoute shop/web: spec.rules: is odd",
+        ),
+        (
+            "watches",
+            |facts| {
+                let watch = json!({ "kind": "HTTPRoute", "synced": false, "absent": false, "lists": 0, "failures": 1,
+                    "error": "is forbidden", "last_event": null });
+                let watches = &mut facts.statuses.as_mut().unwrap()[0].source.watches;
+                watches.push(serde_json::from_value(watch).unwrap());
+            },
+            "HTTPRoute: is forbidden",
+        ),
         (
             "pods-injected",
             |facts| {
