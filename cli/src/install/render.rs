@@ -27,6 +27,7 @@ pub(super) const CRDS: &[(&str, &str)] = &[
 const HA: &str = include_str!("../../../manifests/components/ha/ha.yaml");
 const HA_DEPLOYMENT: &str = include_str!("../../../manifests/components/ha/deployment.yaml");
 const CNI: &str = include_str!("../../../manifests/components/cni/cni.yaml");
+const CNI_NAMESPACE: &str = include_str!("../../../manifests/components/cni/namespace.yaml");
 
 /// The namespace that the files are written for.
 const NAMESPACE: &str = weft_inject::names::SYSTEM_NAMESPACE;
@@ -57,6 +58,7 @@ pub(super) fn objects(installation: &Installation) -> anyhow::Result<Vec<Value>>
     let settings = serde_yaml_ng::to_string(&installation.injection).context("writing the injection settings")?;
     find(&mut objects, "ConfigMap", "weft-injection")?["data"]["injection.yaml"] = settings.into();
     if installation.injection.cni {
+        merge(find(&mut objects, "Namespace", NAMESPACE)?, &single(CNI_NAMESPACE)?);
         node_agents(&mut objects, installation)?;
     }
     for object in &mut objects {
@@ -111,9 +113,6 @@ fn webhooks(configuration: &mut Value, installation: &Installation) {
 }
 
 fn node_agents(objects: &mut [Value], installation: &Installation) -> anyhow::Result<()> {
-    // The node's agents use the node's network and folders.
-    let namespace = find(objects, "Namespace", NAMESPACE)?;
-    namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "privileged".into();
     let settings = &mut find(objects, "ConfigMap", "weft-cni")?["data"];
     settings["WEFT_CNI_REPAIR"] = installation.cni_repair.clone().into();
     settings["WEFT_CNI_KUBELET_DIR"] = installation.kubelet_dir.clone().into();
@@ -160,7 +159,7 @@ fn list<'a>(object: &'a mut Value, field: &str) -> anyhow::Result<&'a mut Vec<Va
 }
 
 /// Merges as Kustomize does where no list of objects is concerned; what is in a list is replaced.
-fn merge(object: &mut Value, patch: &Value) {
+pub(super) fn merge(object: &mut Value, patch: &Value) {
     match (object, patch) {
         (Value::Object(object), Value::Object(patch)) => {
             for (name, value) in patch {

@@ -23,20 +23,47 @@ fn object(objects: &[Value], kind: &str, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("no {kind} {name}")).clone()
 }
 
+fn manifest(path: &str) -> Vec<Value> {
+    let path = format!("{}/../manifests/{path}", env!("CARGO_MANIFEST_DIR"));
+    render::documents(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// What Kustomize makes of a component on top of `objects`.
+fn add_component(objects: &mut Vec<Value>, name: &str) {
+    let files = |kustomization: &Value| -> Vec<Vec<Value>> {
+        let names = kustomization.as_array().unwrap().iter().map(|file| file.as_str().unwrap());
+        names.map(|file| manifest(&format!("components/{name}/{file}"))).collect()
+    };
+    let kustomization = manifest(&format!("components/{name}/kustomization.yaml")).remove(0);
+    objects.extend(files(&kustomization["resources"]).concat());
+    let patches = kustomization["patches"].as_array().unwrap().iter().map(|patch| patch["path"].clone());
+    for patch in files(&patches.collect()).concat() {
+        let is_patched = |object: &&mut Value| {
+            object["kind"] == patch["kind"] && object["metadata"]["name"] == patch["metadata"]["name"]
+        };
+        render::merge(objects.iter_mut().find(is_patched).unwrap(), &patch);
+    }
+}
+
 #[test]
 fn without_settings_the_files_are_printed_as_they_are() {
-    let mut files: Vec<_> =
-        render::BASE.iter().chain(render::CRDS).flat_map(|(_, text)| render::documents(text).unwrap()).collect();
-    let mut rendered = objects(&Installation::default());
-    // Compared as what it says: the file has another order and no quotes.
-    for objects in [&mut files, &mut rendered] {
-        for object in objects.iter_mut().filter(|object| object["kind"] == "ConfigMap") {
-            let text = object["data"]["injection.yaml"].as_str().unwrap_or_default().to_owned();
-            object["data"]["injection.yaml"] = serde_yaml_ng::from_str::<Value>(&text).unwrap();
+    for (ha, cni) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut files: Vec<_> =
+            render::BASE.iter().chain(render::CRDS).flat_map(|(_, text)| render::documents(text).unwrap()).collect();
+        for (component, _) in [("ha", ha), ("cni", cni)].into_iter().filter(|(_, wanted)| *wanted) {
+            add_component(&mut files, component);
         }
-        objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]["name"]));
+        let mut rendered = objects(&installation(ha, cni, &[]));
+        // Compared as what it says: the file has another order and no quotes.
+        for objects in [&mut files, &mut rendered] {
+            for object in objects.iter_mut().filter(|object| object["kind"] == "ConfigMap") {
+                let text = object["data"]["injection.yaml"].as_str().unwrap_or_default().to_owned();
+                object["data"]["injection.yaml"] = serde_yaml_ng::from_str::<Value>(&text).unwrap();
+            }
+            objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]["name"]));
+        }
+        assert_eq!(rendered, files, "ha: {ha}, cni: {cni}");
     }
-    assert_eq!(rendered, files);
 }
 
 #[test]
