@@ -88,6 +88,46 @@ fn every_default_can_be_set_to_itself() {
 }
 
 #[test]
+fn every_setting_is_kept_and_changes_the_objects() {
+    let others = [
+        ("namespace", "mesh"),
+        ("trustDomain", "example.org"),
+        ("image.controlPlane", "registry/control-plane:2"),
+        ("image.proxy", "registry/proxy:2"),
+        ("image.cni", "registry/cni:2"),
+        ("imagePullPolicy", "Always"),
+        ("controlPlane.replicas", "5"),
+        ("controlPlane.logLevel", "debug"),
+        ("controlPlane.cpuRequest", "200m"),
+        ("controlPlane.memoryRequest", "64Mi"),
+        ("controlPlane.memoryLimit", "2Gi"),
+        ("certificateLifetime", "12h"),
+        ("meshRanges", "198.18.0.0/17,198.19.0.0/16"),
+        ("webhook.failurePolicy", "Ignore"),
+        ("webhook.timeoutSeconds", "7"),
+        ("proxy.logLevel", "warn"),
+        ("proxy.drainSeconds", "45"),
+        ("proxy.cpuRequest", "20m"),
+        ("proxy.memoryRequest", "48Mi"),
+        ("proxy.cpuLimit", "3"),
+        ("proxy.memoryLimit", "512Mi"),
+        ("cni.binDir", "/home/kubernetes/bin"),
+        ("cni.confDir", "/etc/kubernetes/cni"),
+        ("cni.kubeletDir", "/var/lib/k0s/kubelet"),
+        ("cni.repair", "delete"),
+    ];
+    let keys = SETTINGS.iter().map(|setting| setting.key);
+    assert!(keys.eq(others.iter().map(|(key, _)| *key)), "every setting has its line above, in the same order");
+    let plain = objects(&installation(true, true, &[]));
+    for (setting, (key, value)) in SETTINGS.iter().zip(others) {
+        let assignment = format!("{key}={value}");
+        let changed = installation(true, true, &[&assignment]);
+        assert_eq!((setting.get)(&changed), value, "{assignment}");
+        assert_ne!(objects(&changed), plain, "{assignment}");
+    }
+}
+
+#[test]
 fn settings_reach_the_objects() {
     let objects = objects(&installation(
         false,
