@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use weft_inject::names;
 
 use super::settings::Installation;
 
@@ -30,7 +31,7 @@ const CNI: &str = include_str!("../../../manifests/components/cni/cni.yaml");
 const CNI_NAMESPACE: &str = include_str!("../../../manifests/components/cni/namespace.yaml");
 
 /// The namespace that the files are written for.
-const NAMESPACE: &str = weft_inject::names::SYSTEM_NAMESPACE;
+const NAMESPACE: &str = names::SYSTEM_NAMESPACE;
 
 /// All objects of an installation, in the order in which they can be applied.
 pub(super) fn objects(installation: &Installation) -> anyhow::Result<Vec<Value>> {
@@ -51,10 +52,10 @@ pub(super) fn objects(installation: &Installation) -> anyhow::Result<Vec<Value>>
         read(&[("cni.yaml", CNI)])?;
     }
     if installation.ha {
-        merge(find(&mut objects, "Deployment", "weft-control-plane")?, &single(HA_DEPLOYMENT)?);
+        merge(find(&mut objects, "Deployment", names::CONTROL_PLANE)?, &single(HA_DEPLOYMENT)?);
     }
-    control_plane(find(&mut objects, "Deployment", "weft-control-plane")?, installation)?;
-    webhooks(find(&mut objects, "MutatingWebhookConfiguration", "weft")?, installation);
+    control_plane(find(&mut objects, "Deployment", names::CONTROL_PLANE)?, installation)?;
+    webhooks(find(&mut objects, "MutatingWebhookConfiguration", names::WEBHOOKS)?, installation);
     let settings = serde_yaml_ng::to_string(&installation.injection).context("writing the injection settings")?;
     find(&mut objects, "ConfigMap", "weft-injection")?["data"]["injection.yaml"] = settings.into();
     if installation.injection.cni {
@@ -116,7 +117,7 @@ fn node_agents(objects: &mut [Value], installation: &Installation) -> anyhow::Re
     let settings = &mut find(objects, "ConfigMap", "weft-cni")?["data"];
     settings["WEFT_CNI_REPAIR"] = installation.cni_repair.clone().into();
     settings["WEFT_CNI_KUBELET_DIR"] = installation.kubelet_dir.clone().into();
-    let excluded = weft_inject::names::SYSTEM_NAMESPACES.into_iter();
+    let excluded = names::SYSTEM_NAMESPACES.into_iter();
     let excluded: Vec<_> = excluded.chain([installation.injection.system_namespace.as_str()]).collect();
     settings["WEFT_CNI_EXCLUDE_NAMESPACES"] = excluded.join(",").into();
     let pod = &mut find(objects, "DaemonSet", "weft-cni")?["spec"]["template"]["spec"];
