@@ -56,8 +56,7 @@ fn each_document(files: &[PathBuf], mut change: impl FnMut(&Path, &mut Value)) -
                 continue;
             }
             change(file, &mut document);
-            text.push_str("---\n");
-            text.push_str(&serde_yaml_ng::to_string(&document).context("writing YAML")?);
+            text.push_str(&output::yaml(&document)?);
         }
     }
     output::print(&text)

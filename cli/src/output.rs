@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write as _};
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::command::Format;
 
@@ -25,6 +26,11 @@ pub(crate) fn document<T: Serialize>(
         Format::Json => print(&(serde_json::to_string_pretty(document)? + "\n")),
         Format::Yaml => print(&serde_yaml_ng::to_string(document)?),
     }
+}
+
+/// An object as one of the documents of a YAML file.
+pub(crate) fn yaml(object: &Value) -> anyhow::Result<String> {
+    Ok(format!("---\n{}", serde_yaml_ng::to_string(object).context("writing YAML")?))
 }
 
 /// A colour of a terminal.

@@ -14,7 +14,7 @@ mod settings;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::Value;
 
 pub(crate) use settings::Installation;
@@ -65,15 +65,10 @@ fn name_only(object: &Value) -> Value {
 }
 
 fn yaml(objects: &[Value]) -> anyhow::Result<String> {
-    let mut text = String::new();
-    for object in objects {
-        text.push_str("---\n");
-        text.push_str(&serde_yaml_ng::to_string(object).context("writing YAML")?);
-    }
     if objects.is_empty() {
         bail!("there is nothing to print");
     }
-    Ok(text)
+    objects.iter().map(output::yaml).collect()
 }
 
 #[cfg(test)]
