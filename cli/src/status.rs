@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, PodName};
 use crate::command::{StatusArgs, exit};
 use crate::output::{self, Colour, Table, paint};
 
-/// The control plane's admin port.
+/// The control plane's admin port, on its loopback.
 const ADMIN_PORT: u16 = 15014;
 
 /// The types in the order of the columns.
@@ -59,22 +59,26 @@ async fn here() -> anyhow::Result<Status> {
 
 /// What the first replica knows, with the proxies of all: each is connected to one of them.
 async fn in_cluster(cluster: &Cluster) -> anyhow::Result<Status> {
-    let mut all: Option<Status> = None;
+    let mut all = statuses(cluster).await?.into_iter();
+    let namespace = &cluster.weft_namespace;
+    let mut status = all
+        .next()
+        .with_context(|| format!("no control plane is ready in the namespace {namespace}; see `weft check`"))?;
+    status.proxies.extend(all.flat_map(|other| other.proxies));
+    status.proxies.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
+    Ok(status)
+}
+
+/// What each control plane of a cluster that is ready says.
+pub(crate) async fn statuses(cluster: &Cluster) -> anyhow::Result<Vec<Status>> {
+    let mut statuses = Vec::new();
     for name in cluster.control_planes().await? {
         let pod = PodName { name, namespace: Some(cluster.weft_namespace.clone()) };
         let forward = cluster.forward(&pod, ADMIN_PORT).await?;
-        let status: Status =
-            ask::json(&Address::Tcp(forward.address), "/status", "control plane", "--weft-namespace").await?;
-        match &mut all {
-            Some(all) => all.proxies.extend(status.proxies),
-            None => all = Some(status),
-        }
+        let address = Address::Tcp(forward.address);
+        statuses.push(ask::json(&address, "/status", "control plane", "--weft-namespace").await?);
     }
-    let namespace = &cluster.weft_namespace;
-    let mut status =
-        all.with_context(|| format!("no control plane is ready in the namespace {namespace}; see `weft check`"))?;
-    status.proxies.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
-    Ok(status)
+    Ok(statuses)
 }
 
 fn table(status: &Status, now: SystemTime) -> String {

@@ -6,14 +6,11 @@ use serde_json::{Value, json};
 use weft_control_plane::Status;
 use weft_inject::names;
 
-use crate::ask::{self, Address};
-use crate::cluster::{Cluster, PodName};
+use crate::cluster::Cluster;
+use crate::status;
 
 /// A part of the answer, or why there is none.
 pub(super) type Fact<T = Value> = Result<T, String>;
-
-/// The control plane's admin port, on its loopback.
-const ADMIN_PORT: u16 = 15014;
 
 /// What an installation creates that only an administrator may.
 pub(super) const TO_CREATE: [&str; 6] = [
@@ -140,7 +137,7 @@ impl Facts {
         for (verb, resource) in TO_DO {
             self.may_do.push(may(cluster, &[verb, resource, "-A", "--as", &account]).await);
         }
-        self.statuses = statuses(cluster).await.map_err(|error| format!("{error:#}"));
+        self.statuses = status::statuses(cluster).await.map_err(|error| format!("{error:#}"));
     }
 }
 
@@ -151,17 +148,6 @@ fn asking_pod() -> Value {
         "metadata": { "name": "weft-check", "namespace": "default", "annotations": { names::INJECT: "enabled" } },
         "spec": { "containers": [{ "name": "app", "image": "weft-check" }] },
     })
-}
-
-async fn statuses(cluster: &Cluster) -> anyhow::Result<Vec<Status>> {
-    let mut statuses = Vec::new();
-    for name in cluster.control_planes().await? {
-        let pod = PodName { name, namespace: Some(cluster.weft_namespace.clone()) };
-        let forward = cluster.forward(&pod, ADMIN_PORT).await?;
-        let address = Address::Tcp(forward.address);
-        statuses.push(ask::json(&address, "/status", "control plane", "--weft-namespace").await?);
-    }
-    Ok(statuses)
 }
 
 async fn list(cluster: &Cluster, arguments: &[&str]) -> Fact {
