@@ -33,6 +33,11 @@ pub(crate) fn yaml(object: &Value) -> anyhow::Result<String> {
     Ok(format!("---\n{}", serde_yaml_ng::to_string(object).context("writing YAML")?))
 }
 
+/// `1 pod`, `2 pods`.
+pub(crate) fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A colour of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colour {

@@ -10,7 +10,7 @@ use weft_control_plane::Status;
 use weft_control_plane::xds::{ProxyState, ProxyStatus, TypeStatus};
 
 use crate::ask::{self, Address};
-use crate::cluster::{Cluster, PodName};
+use crate::cluster::{Cluster, PodName, items};
 use crate::command::{StatusArgs, exit};
 use crate::output::{self, Colour, Table, paint};
 
@@ -44,7 +44,7 @@ async fn ask(args: &StatusArgs) -> anyhow::Result<Status> {
     if let Some(selector) = &args.selector {
         let pods = args.cluster.get(&["pods", "-A", "-l", selector]).await?;
         let is_chosen = |proxy: &ProxyStatus| {
-            let mut pods = pods["items"].as_array().into_iter().flatten().map(|pod| &pod["metadata"]);
+            let mut pods = items(&pods).map(|pod| &pod["metadata"]);
             pods.any(|pod| pod["name"] == proxy.pod.as_str() && pod["namespace"] == proxy.namespace.as_str())
         };
         status.proxies.retain(is_chosen);

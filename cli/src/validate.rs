@@ -12,7 +12,7 @@ use weft_control_plane::model::MeshConfig;
 use weft_control_plane::sources::{build, read_folder};
 
 use crate::command::{Format, ValidateArgs, exit};
-use crate::output::{self, Colour, paint};
+use crate::output::{self, Colour, paint, plural};
 
 pub(crate) fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let (mut objects, mut problems) = (Vec::new(), Vec::new());
@@ -72,8 +72,4 @@ fn lines(problems: &[Problem]) -> String {
         }
     };
     problems.iter().map(line).collect()
-}
-
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

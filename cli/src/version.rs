@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use weft_inject::names;
 
+use crate::cluster::items;
 use crate::command::VersionArgs;
 use crate::output;
 
@@ -23,7 +24,7 @@ pub(crate) async fn run(args: VersionArgs) -> anyhow::Result<ExitCode> {
 /// How many control planes run which image, and how many sidecars were injected by which version.
 fn in_cluster(pods: &Value, weft_namespace: &str) -> String {
     let (mut control_planes, mut sidecars) = (BTreeMap::new(), BTreeMap::new());
-    for pod in pods["items"].as_array().into_iter().flatten() {
+    for pod in items(pods) {
         let metadata = &pod["metadata"];
         let name = &metadata["labels"]["app.kubernetes.io/name"];
         if metadata["namespace"] == weft_namespace && name == names::CONTROL_PLANE {

@@ -5,6 +5,8 @@ use weft_api::k8s_openapi::jiff::Timestamp;
 
 use super::facts::{Facts, TO_CREATE};
 use super::{Category, Check, Verdict, When};
+use crate::cluster::{is_ready, items, name};
+use crate::output::plural;
 
 pub(super) const CATEGORY: Category = Category {
     name: "cluster",
@@ -126,8 +128,8 @@ fn kernels(facts: &Facts) -> Verdict {
 
 /// A failure that names the nodes with which something is wrong.
 fn nodes(facts: &Facts, wrong: impl Fn(&Value) -> Option<String>) -> Verdict {
-    let nodes = match &facts.nodes {
-        Ok(nodes) => nodes["items"].as_array().map(Vec::as_slice).unwrap_or_default(),
+    let nodes: Vec<_> = match &facts.nodes {
+        Ok(nodes) => items(nodes).collect(),
         Err(error) => return Verdict::Skipped(error.clone()),
     };
     let problems: Vec<_> = nodes.iter().filter_map(|node| Some(format!("{} {}", name(node), wrong(node)?))).collect();
@@ -156,7 +158,7 @@ fn node_clocks(facts: &Facts) -> Verdict {
     let Some(server) = seconds(&object["metadata"]["creationTimestamp"]) else {
         return Verdict::Skipped("the API server's time is not known".to_owned());
     };
-    let ready: Vec<_> = items(nodes).filter(|node| crate::cluster::is_ready(node)).map(name).collect();
+    let ready: Vec<_> = items(nodes).filter(|node| is_ready(node)).map(name).collect();
     let mut problems = Vec::new();
     let mut seen = 0;
     for lease in items(leases).filter(|lease| ready.contains(&name(lease))) {
@@ -204,20 +206,6 @@ fn may_install(facts: &Facts) -> Verdict {
     } else {
         Verdict::Failure(format!("you may not create {}", missing.join(", ")))
     }
-}
-
-/// An object's name.
-pub(super) fn name(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap_or_default()
-}
-
-/// A list's objects.
-pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list["items"].as_array().into_iter().flatten()
-}
-
-pub(super) fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The first two numbers of a version, such as `v1.34.4` or `6.1.0-13-amd64`.

@@ -4,9 +4,11 @@ use serde_json::Value;
 use weft_inject::names;
 use x509_parser::pem::Pem;
 
-use super::cluster::{items, name, plural};
 use super::facts::{Facts, TO_DO};
+use super::proxies::has_sidecar;
 use super::{Category, Check, Verdict, When};
+use crate::cluster::{items, name};
+use crate::output::plural;
 
 pub(super) const CATEGORY: Category = Category {
     name: "installation",
@@ -308,10 +310,8 @@ fn trust(facts: &Facts) -> Verdict {
     let Some(roots) = own_roots(facts) else {
         return Verdict::Skipped("the mesh's roots are not published".to_owned());
     };
-    let mut namespaces: Vec<_> = items(pods)
-        .filter(|pod| pod["metadata"]["annotations"].get(names::INJECTED).is_some())
-        .filter_map(|pod| pod["metadata"]["namespace"].as_str())
-        .collect();
+    let mut namespaces: Vec<_> =
+        items(pods).filter(|pod| has_sidecar(pod)).filter_map(|pod| pod["metadata"]["namespace"].as_str()).collect();
     namespaces.sort_unstable();
     namespaces.dedup();
     let wrong: Vec<_> =

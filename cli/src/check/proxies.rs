@@ -4,10 +4,11 @@ use serde_json::Value;
 use weft_control_plane::xds::ProxyState;
 use weft_inject::{Outcome, Place, Settings, names};
 
-use super::cluster::{items, name, plural};
 use super::facts::Facts;
 use super::installation::statuses;
 use super::{Category, Check, Verdict, When};
+use crate::cluster::{items, name};
+use crate::output::plural;
 
 pub(super) const CATEGORY: Category = Category {
     name: "proxies",
@@ -63,7 +64,7 @@ fn running(facts: &Facts) -> Result<impl Iterator<Item = &Value>, Verdict> {
     }))
 }
 
-fn has_sidecar(pod: &Value) -> bool {
+pub(super) fn has_sidecar(pod: &Value) -> bool {
     pod["metadata"]["annotations"].get(names::INJECTED).is_some()
 }
 

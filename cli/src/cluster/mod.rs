@@ -116,14 +116,23 @@ impl Cluster {
     pub(crate) async fn control_planes(&self) -> anyhow::Result<Vec<String>> {
         let selector = format!("app.kubernetes.io/name={}", weft_inject::names::CONTROL_PLANE);
         let pods = self.get(&["pods", "-n", &self.weft_namespace, "-l", &selector]).await?;
-        let ready = pods["items"].as_array().into_iter().flatten().filter(|pod| is_ready(pod));
-        Ok(ready.filter_map(|pod| pod["metadata"]["name"].as_str()).map(str::to_owned).collect())
+        Ok(items(&pods).filter(|pod| is_ready(pod)).map(|pod| name(pod).to_owned()).collect())
     }
 }
 
-/// Whether a pod is ready.
-pub(crate) fn is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array();
+/// A list's objects.
+pub(crate) fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().into_iter().flatten()
+}
+
+/// An object's name.
+pub(crate) fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// Whether a pod or a node is ready.
+pub(crate) fn is_ready(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
     conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
