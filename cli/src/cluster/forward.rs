@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
-use super::{Cluster, PodName};
+use super::{Cluster, NO_KUBECTL, PodName};
 
 /// How long kubectl may take until it listens.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -28,8 +28,7 @@ impl Cluster {
         if let Some(namespace) = &pod.namespace {
             arguments.extend(["-n", namespace]);
         }
-        let mut kubectl =
-            self.kubectl(&arguments).spawn().context("cannot start kubectl; install it, or put it into the PATH")?;
+        let mut kubectl = self.kubectl(&arguments).spawn().context(NO_KUBECTL)?;
         let stdout = kubectl.stdout.take().context("kubectl has no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
         let line = tokio::time::timeout(LIMIT, lines.next_line())

@@ -8,6 +8,7 @@
 
 pub(crate) mod forward;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
@@ -40,26 +41,33 @@ pub(crate) struct Said {
     pub(crate) error: String,
 }
 
+/// What to do where there is no kubectl.
+const NO_KUBECTL: &str = "cannot start kubectl; install it, or put it into the PATH";
+
 impl Cluster {
-    /// kubectl with these arguments, not started yet.
-    fn kubectl(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+    /// kubectl with these arguments and this program's own input and output, not started yet.
+    fn command(&self, arguments: &[impl AsRef<OsStr>]) -> std::process::Command {
+        let mut command = std::process::Command::new("kubectl");
         if let Some(file) = &self.kubeconfig {
             command.arg("--kubeconfig").arg(file);
         }
         if let Some(context) = &self.context {
             command.arg("--context").arg(context);
         }
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.args(arguments);
+        command
+    }
+
+    /// kubectl with these arguments, which nobody but us hears, not started yet.
+    fn kubectl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::from(self.command(arguments));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 
     /// Runs kubectl with this program's own input and output.
     pub(crate) fn run(&self, arguments: &[String]) -> anyhow::Result<std::process::ExitStatus> {
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let command = self.kubectl(&arguments).into_std();
-        let mut plain = std::process::Command::new(command.get_program());
-        plain.args(command.get_args()).status().context("cannot start kubectl; install it, or put it into the PATH")
+        self.command(arguments).status().context(NO_KUBECTL)
     }
 
     /// Whatever kubectl says.
@@ -73,7 +81,7 @@ impl Cluster {
         if input.is_some() {
             command.stdin(Stdio::piped());
         }
-        let mut child = command.spawn().context("cannot start kubectl; install it, or put it into the PATH")?;
+        let mut child = command.spawn().context(NO_KUBECTL)?;
         if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
             stdin.write_all(text.as_bytes()).await.context("writing to kubectl")?;
         }
