@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use weft_control_plane::Status;
 use weft_inject::names;
@@ -106,9 +107,8 @@ impl Facts {
             list(cluster, &["leases", "-n", "kube-node-lease"]),
         );
         if pre {
-            for resource in TO_CREATE {
-                self.may_create.push(may(cluster, &["create", resource]).await);
-            }
+            let questions = TO_CREATE.map(|resource| async move { may(cluster, &["create", resource]).await });
+            self.may_create = join_all(questions).await;
         }
     }
 
@@ -134,9 +134,10 @@ impl Facts {
             created(cluster, &pod),
         );
         let account = format!("system:serviceaccount:{namespace}:{}", names::CONTROL_PLANE);
-        for (verb, resource) in TO_DO {
-            self.may_do.push(may(cluster, &[verb, resource, "-A", "--as", &account]).await);
-        }
+        let questions = TO_DO
+            .iter()
+            .map(|(verb, resource)| async { may(cluster, &[verb, resource, "-A", "--as", &account]).await });
+        self.may_do = join_all(questions).await;
         self.statuses = status::statuses(cluster).await.map_err(|error| format!("{error:#}"));
     }
 }
