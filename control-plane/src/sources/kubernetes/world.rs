@@ -63,13 +63,14 @@ impl Default for World {
 impl World {
     /// Takes an event; whether a model of what is known would be another.
     pub(super) fn apply(&mut self, kind: Kind, event: Event, now: std::time::SystemTime) -> bool {
-        self.unreported |= kind.has_conditions() && !matches!(event, Event::Failed(_));
+        // Some of what makes no other model makes another status; a kind that stays absent makes neither, again and again.
+        let of_objects = matches!(event, Event::ListDone | Event::Changed(..) | Event::Gone(_));
         let table = self.tables.entry(kind).or_default();
         if !matches!(event, Event::Failed(_)) {
             table.state.error = None;
             table.state.last_event = Some(now);
         }
-        match event {
+        let changed = match event {
             Event::Listing => {
                 table.listing = Some(BTreeMap::new());
                 false
@@ -115,7 +116,9 @@ impl World {
                 table.state.error = Some(error);
                 false
             }
-        }
+        };
+        self.unreported |= kind.has_conditions() && (of_objects || changed);
+        changed
     }
 
     /// Whether every kind has been listed: before that a model would lack things that exist.

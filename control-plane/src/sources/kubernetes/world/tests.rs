@@ -182,6 +182,24 @@ fn a_change_of_status_alone_makes_no_model_and_is_told_to_who_writes_statuses() 
 }
 
 #[test]
+fn a_kind_that_stays_absent_tells_who_writes_statuses_nothing() {
+    let mut cluster = Cluster::empty();
+    let route = json!({ "metadata": { "name": "web", "namespace": "shop" }, "spec": {} });
+    cluster.apply(Kind::HttpRoute, route);
+    assert_eq!(cluster.world.reported().unwrap().len(), 1);
+    // Its definition is removed, and it is asked for again and again.
+    cluster.tell(Kind::HttpRoute, Event::Absent);
+    assert_eq!(cluster.world.reported().unwrap(), []);
+    for event in [Event::Listing, Event::Absent, Event::Absent] {
+        cluster.tell(Kind::HttpRoute, event);
+        assert!(cluster.world.reported().is_none());
+    }
+    cluster.tell(Kind::HttpRoute, Event::Listing);
+    cluster.tell(Kind::HttpRoute, Event::ListDone);
+    assert_eq!(cluster.world.reported().unwrap(), []);
+}
+
+#[test]
 fn what_cannot_stand_beside_another_is_left_out() {
     let mut cluster = web_with_one_pod();
     let mut second = service("web");
