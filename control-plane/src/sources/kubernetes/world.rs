@@ -141,7 +141,7 @@ impl World {
     pub(super) fn snapshot(&self) -> Snapshot {
         let reads = || self.tables.values().flat_map(|table| table.objects.values());
         Snapshot {
-            objects: one_pod_per_address(reads().filter_map(|read| read.located.clone()).collect()),
+            objects: reads().filter_map(|read| read.located.clone()).collect(),
             problems: reads().flat_map(|read| read.problems.iter().cloned()).collect(),
         }
     }
@@ -156,7 +156,8 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// A model of all objects that can stand together, and every problem.
     pub(super) fn build(self, config: &Arc<MeshConfig>, previous: &Model) -> (Model, Vec<Problem>) {
-        let Self { mut objects, mut problems } = self;
+        let Self { objects, mut problems } = self;
+        let mut objects = one_pod_per_address(objects);
         loop {
             let seen = objects.iter().map(|object| &**object);
             let found = match build_from(seen, EndpointsFrom::Slices, config, Some(previous)) {
@@ -196,7 +197,7 @@ fn keep_last_good(read: Option<Read>, before: Option<&Read>) -> Option<Read> {
 }
 
 /// An address is given to a new pod while the deleted one that had it may still be known: the living one has it, then the younger.
-fn one_pod_per_address(objects: Vec<Arc<Located>>) -> Vec<Arc<Located>> {
+fn one_pod_per_address(mut objects: Vec<Arc<Located>>) -> Vec<Arc<Located>> {
     let mut owners: HashMap<&str, usize> = HashMap::new();
     let rank = |at: usize| match &objects[at].object {
         Object::Workload(w) => (w.spec.terminating != Some(true), w.metadata.creation_timestamp.clone()),
@@ -213,7 +214,6 @@ fn one_pod_per_address(objects: Vec<Arc<Located>>) -> Vec<Arc<Located>> {
         }
     }
     let mut at = 0..;
-    let mut objects = objects.clone();
     objects.retain(|_| at.next().is_none_or(|at| !losers.contains(&at)));
     objects
 }
