@@ -56,9 +56,9 @@ pub async fn watch_folder(path: &Path, config: Arc<MeshConfig>) -> Result<Source
 /// Reads all files of a folder and checks each by itself: the objects, and all problems.
 ///
 /// # Errors
-/// If the folder or a file cannot be read.
+/// If the folder cannot be listed. A file that cannot be read is a problem of the file.
 pub fn read_folder(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>)> {
-    let files = Files::read(path, &Files::default())?;
+    let files = Files::read(&Fingerprint::of(path)?, &Files::default());
     Ok((files.objects().cloned().collect(), files.problems().cloned().collect()))
 }
 
@@ -163,7 +163,7 @@ struct Reader {
     path: PathBuf,
     config: Arc<MeshConfig>,
     seen: Fingerprint,
-    files: Files,
+    files: Arc<Files>,
     models: watch::Sender<Arc<Model>>,
     state: watch::Sender<Arc<SourceState>>,
 }
@@ -174,7 +174,7 @@ impl Reader {
             path: path.to_owned(),
             config: config.clone(),
             seen: Fingerprint::default(),
-            files: Files::default(),
+            files: Arc::default(),
             models: watch::Sender::new(Arc::new(Model::empty(config))),
             state: watch::Sender::default(),
         }
@@ -194,7 +194,7 @@ impl Reader {
         let (seen, files, digest, result) = blocking(move || {
             // Taken first: a file that changes while it is read looks changed at the next comparison.
             let seen = Fingerprint::of(&path)?;
-            let files = Files::read(&path, &known)?;
+            let files = Files::read(&seen, &known);
             let digest = files.digest(&path);
             let mut problems: Vec<_> = files.problems().cloned().collect();
             if problems.iter().any(Problem::is_error) {
@@ -213,7 +213,7 @@ impl Reader {
             Ok((seen, files, digest, result))
         })
         .await?;
-        self.files = files;
+        self.files = Arc::new(files);
         self.seen = seen;
         self.publish(digest, result);
         Ok(())

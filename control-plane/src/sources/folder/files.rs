@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use weft_api::{Located, Problem};
 
-/// All manifests of a folder, as they were when they were read. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+/// All manifests of a folder, as they were when they were read.
+#[derive(Debug, Default)]
 pub(super) struct Files(BTreeMap<PathBuf, Arc<File>>);
 
 #[derive(Debug)]
@@ -22,25 +22,23 @@ struct File {
 }
 
 impl Files {
-    /// Reads a folder. What has the same text as in `before` is not parsed again: parsing is nearly all that reading costs.
-    ///
-    /// # Errors
-    /// If the folder cannot be listed. A file that cannot be read is a problem of the file.
-    pub(super) fn read(folder: &Path, before: &Self) -> io::Result<Self> {
+    /// Reads the files that were seen; one that cannot be read is a problem of the file. What has the same text as in `before` is
+    /// not parsed again: parsing is nearly all that reading costs.
+    pub(super) fn read(seen: &Fingerprint, before: &Self) -> Self {
         let mut files = Self::default();
-        for path in Fingerprint::of(folder)?.0.into_keys() {
-            let file = match std::fs::read_to_string(&path) {
-                Ok(text) => match before.0.get(&path) {
+        for path in seen.0.keys() {
+            let file = match std::fs::read_to_string(path) {
+                Ok(text) => match before.0.get(path) {
                     Some(known) if known.text.as_ref() == Some(&text) => known.clone(),
-                    _ => Arc::new(File::parse(&path, text)),
+                    _ => Arc::new(File::parse(path, text)),
                 },
                 // Removed since the folder was listed: the next event tells.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => Arc::new(File::unreadable(&path, &error)),
+                Err(error) => Arc::new(File::unreadable(path, &error)),
             };
-            files.0.insert(path, file);
+            files.0.insert(path.clone(), file);
         }
-        Ok(files)
+        files
     }
 
     /// Every object, in the order of the files' paths.
