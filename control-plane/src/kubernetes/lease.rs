@@ -242,6 +242,7 @@ mod tests {
     #[test]
     fn of_two_who_write_at_once_the_loser_is_not_elected() {
         let (mut us, start) = (Candidate::new("us".into()), Instant::now());
+        us.wrote(start, written()).unwrap();
         let status = kube::core::Status { code: 409, reason: "Conflict".into(), ..kube::core::Status::default() };
         us.wrote(start, Err(kube::Error::Api(Box::new(status)))).unwrap();
         assert!(!us.holds(start));
