@@ -102,9 +102,7 @@ impl AuthoritySecret {
         watch_object(self.api.clone(), NAME).backoff(backoff()).map(|next| match next {
             Ok(Some(secret)) => self.held(secret).map(Some),
             Ok(None) => Ok(None),
-            Err(error) => {
-                Err(SecretError::Api { action: "watch", namespace: self.namespace.clone(), problem: error.to_string() })
-            }
+            Err(error) => Err(self.failed("watch", &error)),
         })
     }
 
@@ -128,7 +126,7 @@ impl AuthoritySecret {
         }
     }
 
-    fn failed(&self, action: &'static str, error: &kube::Error) -> SecretError {
+    fn failed(&self, action: &'static str, error: &(dyn std::error::Error + 'static)) -> SecretError {
         SecretError::Api { action, namespace: self.namespace.clone(), problem: describe(error) }
     }
 }
