@@ -25,6 +25,8 @@ use crate::summary::Summary;
 const NAMESPACE: &str = "bench";
 /// How long anything may take that should take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Addresses used of each /24: neither the first nor the last.
+const PER_24: usize = 250;
 /// Connections that are made at the same time.
 const DIALLING: usize = 16;
 
@@ -239,9 +241,12 @@ impl Mesh<'_> {
             address([198, 19], service),
         );
         for endpoint in 0..self.options.endpoints {
-            // The last one is another in each edition.
-            let host = if endpoint + 1 == self.options.endpoints { 100 + edition % 100 } else { endpoint };
-            let ip = format!("198.18.{}.{host}", 64 + service % 128);
+            // The last one is another in each edition: an edit that changes nothing would reach nobody.
+            let ip = if endpoint + 1 == self.options.endpoints {
+                address([198, 18], 192 * PER_24 + edition % (64 * PER_24))
+            } else {
+                format!("198.18.{}.{endpoint}", 64 + service % 128)
+            };
             writeln!(text, "- {{addresses: [{ip}], conditions: {{ready: true}}}}")?;
         }
         let hidden = self.folder.join(format!(".{name}.new"));
@@ -306,8 +311,7 @@ fn pod(index: usize) -> String {
 }
 
 fn address(network: [u8; 2], index: usize) -> String {
-    // Neither the first nor the last of any /24.
-    format!("{}.{}.{}.{}", network[0], network[1], index / 250, index % 250 + 2)
+    format!("{}.{}.{}.{}", network[0], network[1], index / PER_24, index % PER_24 + 2)
 }
 
 fn milliseconds(duration: Duration) -> f64 {
