@@ -1,11 +1,11 @@
-//! What the kernel knows of a process, and a child that ends with its owner.
+//! What the kernel knows of a process, and a child that is killed when it is dropped.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// A process under measurement. Dropping it kills it.
+/// A process under measurement.
 pub(crate) struct Measured(Child);
 
 impl Measured {
