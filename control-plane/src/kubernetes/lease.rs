@@ -13,11 +13,12 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weft_inject::names::CONTROL_PLANE;
 
 use super::{Installation, describe, in_time};
 
 /// The Lease's name.
-const NAME: &str = "weft-control-plane";
+const NAME: &str = CONTROL_PLANE;
 
 /// How long nobody takes a Lease that is not renewed.
 const DURATION: Duration = Duration::from_secs(15);

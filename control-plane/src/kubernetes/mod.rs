@@ -25,7 +25,7 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_inject::names::SYSTEM_NAMESPACE;
+use weft_inject::names::{CONTROL_PLANE, SYSTEM_NAMESPACE};
 
 pub(crate) use self::backoff::backoff;
 use crate::identity::authority::Trust;
@@ -33,7 +33,10 @@ use crate::metrics::Metrics;
 use crate::sources::Reports;
 
 /// Who writes, for the API server's book-keeping of fields.
-const FIELD_MANAGER: &str = "weft-control-plane";
+pub(crate) const FIELD_MANAGER: &str = CONTROL_PLANE;
+
+/// How soon what could not be written is tried again.
+pub(crate) const RETRY: Duration = Duration::from_secs(5);
 
 /// Where the control plane runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

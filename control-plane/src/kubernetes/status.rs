@@ -4,7 +4,6 @@
 //! nothing, and is read before the next attempt.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -13,12 +12,9 @@ use tokio::sync::watch;
 use weft_api::Problem;
 
 use super::conditions::desired;
-use super::{FIELD_MANAGER, describe, in_time};
+use super::{FIELD_MANAGER, RETRY, describe, in_time};
 use crate::metrics::Metrics;
 use crate::sources::{Kind, Reported, Reports};
-
-/// How soon what could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// Whose status it is.
 type Name = (Kind, String, String);

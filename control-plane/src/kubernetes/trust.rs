@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -18,11 +17,8 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use tokio::sync::watch;
 use weft_inject::names::{CONTROL_PLANE, SYSTEM_NAMESPACES, TRUST_CONFIG_MAP, TRUST_KEY};
 
-use super::{FIELD_MANAGER, backoff, describe, in_time};
+use super::{FIELD_MANAGER, RETRY, backoff, describe, in_time};
 use crate::identity::authority::Trust;
-
-/// How soon what could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// Keeps the ConfigMaps as they should be, until dropped.
 pub(super) async fn publish(client: kube::Client, mut trust: watch::Receiver<Arc<Trust>>) {

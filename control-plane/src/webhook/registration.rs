@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,19 +9,14 @@ use futures_util::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::runtime::{WatchStreamExt, watcher::watch_object};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use weft_inject::names;
 
 use crate::identity::Authority;
-
-/// How soon a failed update is tried again.
-const RETRY: Duration = Duration::from_secs(5);
-
-/// Who the API server says has written the field.
-const MANAGER: &str = "weft-control-plane";
+use crate::kubernetes::{FIELD_MANAGER, RETRY, backoff, describe, in_time};
 
 /// Keeps the trusted roots in the webhook's configuration, whoever changes which of the two, until told to stop. Without them the API server
 /// does not trust the certificate that we serve with.
@@ -30,62 +24,44 @@ const MANAGER: &str = "weft-control-plane";
 /// Every replica does so: they write the same, and only where it is not there yet.
 pub(super) async fn keep_registered(client: Client, authority: Arc<Authority>, stop: CancellationToken) {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(client);
-    let selected = watcher::Config::default().fields(&format!("metadata.name={}", names::WEBHOOKS));
-    let mut changes = pin!(watcher(configurations.clone(), selected).default_backoff().applied_objects());
+    let mut changes = pin!(watch_object(configurations.clone(), names::WEBHOOKS).backoff(backoff()));
     let mut trust = authority.trust();
-    let mut last = None;
+    let mut found: Option<MutatingWebhookConfiguration> = None;
+    let mut retry = false;
     loop {
-        let retry = async {
-            match &last {
-                Some(_) => tokio::time::sleep(RETRY).await,
-                None => std::future::pending().await,
-            }
-        };
-        let configuration = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
             change = changes.next() => match change {
-                Some(Ok(configuration)) => configuration,
+                Some(Ok(now)) => found = now,
                 Some(Err(error)) => {
-                    tracing::warn!("watching the webhook configuration {}: {error}", names::WEBHOOKS);
-                    continue;
+                    tracing::warn!("watching the webhook configuration {}: {}", names::WEBHOOKS, describe(&error));
                 }
-                // The watcher never ends by itself.
+                // The watch never ends by itself.
                 None => return,
             },
             // The sender lives in `authority`.
-            _ = trust.changed() => match configurations.get_opt(names::WEBHOOKS).await {
-                Ok(Some(configuration)) => configuration,
-                // What the watcher sees first brings us back here.
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!("reading the webhook configuration {}: {error}", names::WEBHOOKS);
-                    trust.mark_changed();
-                    tokio::time::sleep(RETRY).await;
-                    continue;
-                }
-            },
-            () = retry => match last.take() {
-                Some(configuration) => configuration,
-                None => continue,
-            },
-        };
+            _ = trust.changed() => {}
+            () = tokio::time::sleep(RETRY), if retry => {}
+        }
+        retry = false;
         let pem = trust.borrow_and_update().pem();
-        let Some(patch) = missing(&configuration, &pem) else {
-            last = None;
-            continue;
+        let Some(patch) = found.as_ref().and_then(|found| missing(found, &pem)) else { continue };
+        let (parameters, patch) = (PatchParams::apply(FIELD_MANAGER), Patch::Strategic(&patch));
+        let written = tokio::select! {
+            () = stop.cancelled() => return,
+            written = in_time(configurations.patch(names::WEBHOOKS, &parameters, &patch)) => written,
         };
-        let name = configuration.name_any();
-        let written = configurations.patch(&name, &PatchParams::apply(MANAGER), &Patch::Strategic(&patch)).await;
-        last = match written {
-            Ok(_) => {
+        match written {
+            Ok(now) => {
                 tracing::info!("the API server is told to trust this control plane's webhook");
-                None
+                found = Some(now);
             }
             Err(error) => {
-                tracing::warn!("updating the webhook configuration {name}: {error}; trying again");
-                Some(configuration)
+                let problem = describe(&error);
+                tracing::warn!("updating the webhook configuration {}: {problem}; trying again", names::WEBHOOKS);
+                retry = true;
             }
-        };
+        }
     }
 }
 
