@@ -225,7 +225,7 @@ impl Reader {
         let problems = match &result {
             Ok((_, problems)) | Err(problems) => problems,
         };
-        if before.digest == digest && before.refused == result.is_err() && before.problems == *problems {
+        if before.digest == digest && before.refused == result.is_err() && *before.problems == **problems {
             return;
         }
         let state = match result {
@@ -235,11 +235,13 @@ impl Reader {
                     loaded: true,
                     generation: before.generation + 1,
                     digest,
-                    problems,
+                    problems: problems.into(),
                     ..SourceState::default()
                 }
             }
-            Err(problems) => SourceState { digest, refused: true, problems, ..SourceState::clone(&before) },
+            Err(problems) => {
+                SourceState { digest, refused: true, problems: problems.into(), ..SourceState::clone(&before) }
+            }
         };
         for problem in state.problems.iter().filter(|p| !before.problems.contains(p)) {
             if problem.is_error() { error!("{problem}") } else { warn!("{problem}") }

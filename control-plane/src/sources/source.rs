@@ -50,7 +50,7 @@ pub struct SourceState {
     /// for any error in it, an API server never: there an error concerns its object only.
     pub refused: bool,
     /// Everything wrong now.
-    pub problems: Vec<Problem>,
+    pub problems: Arc<[Problem]>,
     /// The watches of an API server by kind; none of a folder.
     pub watches: Vec<WatchState>,
 }

@@ -158,7 +158,7 @@ async fn follow(mut events: mpsc::Receiver<(Kind, Event)>, config: Arc<MeshConfi
             pending = false;
             generation += 1;
             tell(&found, &before);
-            problems = found;
+            problems = found.into();
             told.models.send_replace(Arc::new(model));
         }
         told.state.send_replace(Arc::new(world::state(generation, problems.clone(), world.watches())));
@@ -173,7 +173,7 @@ async fn follow(mut events: mpsc::Receiver<(Kind, Event)>, config: Arc<MeshConfi
                     if let Some(objects) = objects {
                         reports.objects = objects;
                     }
-                    reports.problems = problems.into();
+                    reports.problems = problems;
                 });
             }
         }

@@ -183,7 +183,7 @@ impl Snapshot {
 }
 
 /// The state to publish beside a model.
-pub(super) fn state(generation: u64, problems: Vec<Problem>, watches: Vec<WatchState>) -> SourceState {
+pub(super) fn state(generation: u64, problems: Arc<[Problem]>, watches: Vec<WatchState>) -> SourceState {
     SourceState { loaded: generation > 0, generation, problems, watches, ..SourceState::default() }
 }
 
