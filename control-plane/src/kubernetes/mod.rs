@@ -1,5 +1,5 @@
-//! What the control plane does in its cluster, beside watching it ([`crate::sources`]) and asking about tokens
-//! ([`crate::identity`]).
+//! What the control plane does in its cluster, beside watching it ([`crate::sources`]), keeping its keys there and asking about
+//! tokens ([`crate::identity`]), and answering what the API server asks ([`crate::webhook`]).
 //!
 //! | module | job |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `conditions` | what became of what users wrote: a pure function |
 //! | `status` | writes it into the objects' status, by the elected replica |
 //!
-//! Every replica serves proxies; the election is only about who writes.
+//! Every replica serves proxies; the election is only about who writes ConfigMaps and statuses.
 
 mod backoff;
 mod conditions;
