@@ -1,5 +1,7 @@
 //! The servers' answers, over an in-memory connection.
 
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use weft_xds::envoy::config::route::v3::RouteConfiguration;
@@ -39,10 +41,16 @@ struct Fixture {
     admin: Arc<Admin>,
     readiness: Readiness,
     drain: Drain,
-    local: Option<std::net::IpAddr>,
+    local: Option<IpAddr>,
+    /// What the pod's probe asks.
+    _application: TcpListener,
 }
 
 fn fixture() -> Fixture {
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let application = TcpListener::bind((local, 0)).unwrap();
+    let port = application.local_addr().unwrap().port();
+    let probes = format!(r#"{{"/probe/app/readiness": {{"port": {port}, "timeoutSeconds": 30, "tcpSocket": {{}}}}}}"#);
     let (trigger, drain) = drain::channel();
     let readiness = Readiness::new();
     let store = Arc::new(Store::new());
@@ -56,9 +64,9 @@ fn fixture() -> Fixture {
         readiness: readiness.clone(),
         drain: trigger,
         configuration: None,
-        probes: Probes::default(),
+        probes: Probes::parse(&probes).unwrap(),
     };
-    Fixture { admin: Arc::new(admin), readiness, drain, local: None }
+    Fixture { admin: Arc::new(admin), readiness, drain, local: Some(local), _application: application }
 }
 
 impl Fixture {
@@ -109,6 +117,20 @@ async fn all_addresses_reach_readiness_and_metrics_only() {
     assert_eq!(fixture.status("POST /drain", Scope::Public).await, "404");
     assert_eq!(fixture.status("POST /ready", Scope::Public).await, "405");
     assert!(!fixture.drain.is_draining());
+}
+
+#[tokio::test]
+async fn the_pods_own_probes_are_asked_for_whoever_comes_to_an_address() {
+    let fixture = fixture();
+    assert_eq!(fixture.ask("GET /probe/app/readiness", Scope::Public).await.1, "connected\n");
+    for (request, status) in
+        [("GET /probe/app/readiness", "200"), ("GET /probe/x/y", "404"), ("POST /probe/app/readiness", "405")]
+    {
+        assert_eq!(fixture.status(request, Scope::Public).await, status, "{request}");
+    }
+    // By the Unix socket there is no address to ask.
+    let by_path = Fixture { local: None, ..fixture };
+    assert_eq!(by_path.status("GET /probe/app/readiness", Scope::Public).await, "404");
 }
 
 #[tokio::test]
