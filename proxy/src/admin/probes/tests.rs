@@ -1,12 +1,17 @@
 //! Probes against applications of every kind, on loopback.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use http::StatusCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::tls::provider::provider;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -14,19 +19,20 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 async fn application(answer: &'static str) -> (u16, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let read = tokio::spawn(async move {
-        let (mut io, _) = listener.accept().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            if io.read_buf(&mut head).await.unwrap() == 0 {
-                break;
-            }
-        }
-        io.write_all(answer.as_bytes()).await.unwrap();
-        io.shutdown().await.unwrap();
-        String::from_utf8(head).unwrap()
-    });
+    let read = tokio::spawn(async move { converse(listener.accept().await.unwrap().0, answer).await });
     (port, read)
+}
+
+async fn converse(mut io: impl AsyncRead + AsyncWrite + Unpin, answer: &str) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if io.read_buf(&mut head).await.unwrap() == 0 {
+            break;
+        }
+    }
+    io.write_all(answer.as_bytes()).await.unwrap();
+    io.shutdown().await.unwrap();
+    String::from_utf8(head).unwrap()
 }
 
 fn probes(port: u16, how: &str) -> Probes {
@@ -48,6 +54,28 @@ async fn an_http_probe_is_asked_with_its_own_path_and_headers_and_its_status_com
     assert!(head.starts_with("get /healthz?full=1 http/1.1\r\n"), "{head}");
     assert!(head.contains("\r\nhost: shop.example\r\n") && head.contains("user-agent: kube-probe/"), "{head}");
     assert_eq!(head.matches("\r\nx-a: ").count(), 2, "{head}");
+}
+
+#[tokio::test]
+async fn an_https_probe_takes_any_certificate() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider().clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let read = tokio::spawn(async move {
+        let io = TlsAcceptor::from(Arc::new(config)).accept(listener.accept().await.unwrap().0).await.unwrap();
+        converse(io, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
+    });
+    let said = ask(&probes(port, r#""httpGet": {"path": "/healthz", "scheme": "HTTPS"}"#)).await;
+    assert_eq!((said.status, said.text.as_str()), (StatusCode::OK, "ok"));
+    assert!(read.await.unwrap().starts_with("GET /healthz HTTP/1.1\r\n"));
 }
 
 #[tokio::test]
