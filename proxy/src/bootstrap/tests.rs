@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::admin::Probes;
 use crate::ads::Dialect;
 
 /// A sidecar's bootstrap as the demo and the injector write it.
@@ -82,7 +83,9 @@ fn a_control_plane_can_have_a_name() {
 fn what_injection_writes_is_what_the_proxy_takes() {
     let pod = serde_json::json!({
         "metadata": { "name": "reviews-1", "ownerReferences": [{ "kind": "StatefulSet", "name": "reviews", "controller": true }] },
-        "spec": { "serviceAccountName": "reviews", "containers": [{ "name": "app", "image": "a" }] },
+        "spec": { "serviceAccountName": "reviews", "containers": [{
+            "name": "app", "image": "a", "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8443, "scheme": "HTTPS" } },
+        }] },
     });
     let place = weft_inject::Place { namespace: "shop", enabled: true };
     let Ok(weft_inject::Outcome::Injected(pod)) = weft_inject::inject(&pod, &place, &weft_inject::Settings::default())
@@ -96,10 +99,14 @@ fn what_injection_writes_is_what_the_proxy_takes() {
         // What the kubelet does.
         argument.replace("$(WEFT_NAMESPACE)", "shop").replace("$(WEFT_POD)", "reviews-1").into()
     });
-    let Ok(Command::Run(Flags { config: Config::Inline(text), drain_seconds: 30, .. })) = Command::parse(arguments)
+    let Ok(Command::Run(Flags { config: Config::Inline(text), drain_seconds: 30, probes, .. })) =
+        Command::parse(arguments)
     else {
         panic!("{proxy}")
     };
+    assert_ne!(probes, Probes::default());
+    let asked = r#"{"/probe/app/readiness": {"port": 8443, "httpGet": {"path": "/healthz", "scheme": "HTTPS"}}}"#;
+    assert_eq!(probes, Probes::parse(asked).unwrap());
     let Mode::Sidecar(sidecar) = Bootstrap::parse(&text).unwrap().mode else { panic!("it is a sidecar") };
     assert_eq!((sidecar.pod.as_str(), sidecar.inbound_listener().as_str()), ("reviews-1", "inbound/shop/reviews"));
     let names: Vec<&str> = sidecar.control_plane.endpoints.names().collect();
