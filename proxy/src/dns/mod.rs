@@ -139,15 +139,18 @@ impl Resolver {
         if self.servers.is_some() {
             return None;
         }
-        let hosts = Hosts::from_system().ok()?;
-        let of_type = |record_type| {
-            let found = hosts.lookup_static_host(&Query::query(name.clone(), record_type));
-            let records = found.iter().flat_map(|lookup| lookup.answers()).filter_map(|record| record.data.ip_addr());
-            records.collect::<Vec<_>>()
-        };
-        let addresses = family.choose(of_type(RecordType::A), of_type(RecordType::AAAA));
-        Some(tidy(addresses)).filter(|addresses| !addresses.is_empty())
+        let addresses = addresses_in(&Hosts::from_system().ok()?, name, family);
+        Some(addresses).filter(|addresses| !addresses.is_empty())
     }
+}
+
+fn addresses_in(hosts: &Hosts, name: &Name, family: Family) -> Vec<IpAddr> {
+    let of_type = |record_type| {
+        let found = hosts.lookup_static_host(&Query::query(name.clone(), record_type));
+        let records = found.iter().flat_map(|lookup| lookup.answers()).filter_map(|record| record.data.ip_addr());
+        records.collect::<Vec<_>>()
+    };
+    tidy(family.choose(of_type(RecordType::A), of_type(RecordType::AAAA)))
 }
 
 impl Family {

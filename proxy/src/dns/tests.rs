@@ -30,6 +30,38 @@ async fn each_family_gets_the_addresses_it_asks_for() {
     }
 }
 
+#[test]
+fn each_family_gets_from_the_hosts_file_what_it_asks_for() {
+    let text = "
+198.18.0.2  both.test other.test  # a comment
+198.18.0.1  Both.test
+198.18.0.1  both.test
+fd00:198:18::1 both.test six.test
+198.18.0.3  four.test
+";
+    let mut hosts = Hosts::default();
+    hosts.read_hosts_conf(text.as_bytes()).unwrap();
+    let both = ["198.18.0.1", "198.18.0.2", "fd00:198:18::1"];
+    let (v4, v6) = both.split_at(2);
+    for (name, family, expected) in [
+        ("both.test", Family::Auto, v6),
+        ("both.test", Family::V4Only, v4),
+        ("both.test", Family::V6Only, v6),
+        ("both.test", Family::V4Preferred, v4),
+        ("both.test", Family::All, &both),
+        ("BOTH.test", Family::All, &both),
+        ("other.test", Family::All, &["198.18.0.2"]),
+        ("four.test", Family::Auto, &["198.18.0.3"]),
+        ("four.test", Family::V6Only, &[]),
+        ("six.test", Family::V4Preferred, v6),
+        ("six.test", Family::V4Only, &[]),
+        ("absent.test", Family::All, &[]),
+    ] {
+        let found = addresses_in(&hosts, &Name::from_str_relaxed(name).unwrap(), family);
+        assert_eq!(found, addresses(expected), "{name} {family:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_change_is_seen_at_the_next_lookup_whatever_the_ttl() {
     let server = DnsServer::start().await;
