@@ -11,6 +11,7 @@ use crate::worker::{Settings, Shared};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 /// Connects to a listener whose chain depends on the first bytes, which it waits a second for.
 async fn with_silent_client<F: Future<Output = ()>>(settings: &str, test: impl FnOnce(DuplexStream) -> F) {
@@ -51,7 +52,10 @@ async fn with_silent_client<F: Future<Output = ()>>(settings: &str, test: impl F
 #[tokio::test(start_paused = true)]
 async fn a_client_silent_for_too_long_is_closed() {
     with_silent_client("", |mut client| async move {
+        let started = Instant::now();
         assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 0);
+        let elapsed = started.elapsed();
+        assert!(elapsed >= Duration::from_secs(1), "{elapsed:?}");
     })
     .await;
 }
