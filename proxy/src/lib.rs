@@ -18,6 +18,8 @@
 pub mod accept;
 pub mod admin;
 pub mod ads;
+#[cfg(test)]
+mod allocations;
 pub mod bootstrap;
 pub mod dns;
 pub mod http;

@@ -1,5 +1,6 @@
 //! Input text, expected text. `¶` stands for CR LF; every input is decoded at once and byte by byte.
 
+mod allocations;
 mod body;
 mod encode;
 mod properties;

@@ -1,51 +1,8 @@
 //! What a request costs in memory: allocations while it runs, and the size of the futures that it lives in.
 
 use super::sim::{APP, Config, Sim, with_proxy};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use crate::allocations;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts each thread's allocations: tests run beside each other.
-struct Counting;
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn count() {
-    // A thread being torn down allocates uncounted.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: passes everything on to the system's allocator unchanged.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those of `System::alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: `pointer` came from `System`, the rest are the caller's promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 /// Receives until `end` of a message that ends with it. Allocates nothing.
 async fn receive(io: &mut DuplexStream, end: &[u8]) -> bool {
@@ -83,9 +40,9 @@ async fn per_request(sim: &Sim, request: &[u8]) -> usize {
         }
     };
     exchange(50).await;
-    let before = ALLOCATIONS.get();
+    let before = allocations::so_far();
     exchange(REQUESTS).await;
-    (ALLOCATIONS.get() - before) * 100 / REQUESTS
+    (allocations::so_far() - before) * 100 / REQUESTS
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,50 +1,12 @@
 //! The hot path's promise: once its buffers have grown, a connection allocates nothing per request.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-use weft_proxy::http::{Framing, RequestHead, ResponseHead};
-use weft_proxy::http1::{
-    BodyDecoder, BodyEncoder, BodyStep, Limits, RequestDecoder, ResponseDecoder, ResponseTo, encode_request,
-    encode_response, strip_hop_by_hop,
+use super::super::{
+    BodyDecoder, BodyEncoder, BodyStep, RequestDecoder, ResponseDecoder, ResponseTo, encode_request, encode_response,
+    strip_hop_by_hop,
 };
-
-const LIMITS: Limits = Limits { max_head_bytes: 60 * 1024, max_fields: 100, accept_http10: true };
-
-/// `¶` stands for CR LF.
-fn bytes(text: &str) -> Vec<u8> {
-    text.replace('¶', "\r\n").into_bytes()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace("\r\n", "¶")
-}
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts this thread's allocations: tests run beside each other.
-struct Counting;
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-// SAFETY: passes everything on to the system's allocator unchanged.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread being torn down allocates uncounted.
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are those of `System::alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `System` by `alloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use super::{LIMITS, bytes, text};
+use crate::allocations;
+use crate::http::{Framing, RequestHead, ResponseHead};
 
 #[test]
 fn a_request_and_its_response_allocate_nothing_once_buffers_have_grown() {
@@ -75,11 +37,11 @@ fn a_request_and_its_response_allocate_nothing_once_buffers_have_grown() {
         relay(&response[parsed.consumed..], parsed.framing, &mut out);
     };
     exchange();
-    let before = ALLOCATIONS.get();
+    let before = allocations::so_far();
     for _ in 0..100 {
         exchange();
     }
-    let allocated = ALLOCATIONS.get() - before;
+    let allocated = allocations::so_far() - before;
     assert_eq!(
         text(&out),
         "POST /cart?x=1 HTTP/1.1¶Host: other¶User-Agent: x¶Transfer-Encoding: chunked¶x-forwarded-for: 198.18.0.1¶¶5¶hello¶0¶¶HTTP/1.1 200 OK¶Server: x¶Content-Length: 2¶¶ok"
