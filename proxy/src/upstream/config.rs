@@ -22,6 +22,7 @@ use super::discovery::Discovery;
 use super::fields::{optional_duration, unsupported};
 use super::outlier::OutlierSettings;
 use super::sockets::Sockets;
+use crate::snapshot::compile::fields::{WINDOW_RANGE, within};
 
 /// A compiled cluster message. Durations and limits hold Envoy's defaults where the message sets none.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,8 +90,6 @@ pub struct Http2Settings {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const PANIC_THRESHOLD: u32 = 50;
-/// Bounds of an HTTP/2 window: its first size and its largest (RFC 9113 §6.9).
-const WINDOW_RANGE: std::ops::RangeInclusive<u32> = 65_535..=0x7fff_ffff;
 
 impl ClusterConfig {
     /// Compiles the message; `path` is where it sits, empty for a resource of its own.
@@ -384,12 +383,8 @@ impl Http2Settings {
     fn compile(message: Option<&Http2ProtocolOptions>, path: &str) -> Result<Self, FieldError> {
         let Some(message) = message else { return Ok(Self::default()) };
         let keepalive = message.connection_keepalive.as_ref();
-        let window = |size: &Option<UInt32Value>, field: &str| match size.as_ref().map(|size| size.value) {
-            Some(size) if !WINDOW_RANGE.contains(&size) => {
-                let way_out = "give 65535 to 2147483647";
-                Err(FieldError::invalid(format!("{path}.{field}"), size, "is no window of HTTP/2", way_out))
-            }
-            size => Ok(size),
+        let window = |size: &Option<UInt32Value>, field: &str| {
+            size.as_ref().map(|size| within(size.value, WINDOW_RANGE, path, field)).transpose()
         };
         let initial_stream_window = window(&message.initial_stream_window_size, "initial_stream_window_size")?;
         let initial_connection_window =

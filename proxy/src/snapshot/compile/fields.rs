@@ -1,6 +1,7 @@
 //! What many messages hold: wrappers, durations, addresses, typed extensions.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use weft_xds::FieldError;
@@ -54,15 +55,22 @@ pub(crate) fn limit(
     }
 }
 
+/// Bounds of an HTTP/2 window: its first size and its largest (RFC 9113 §6.9).
+pub(crate) const WINDOW_RANGE: RangeInclusive<u32> = 65_535..=0x7fff_ffff;
+
 /// A number in a range, or the default where unset.
 pub(crate) fn number(
     value: Option<&protobuf::UInt32Value>,
     default: u32,
-    range: std::ops::RangeInclusive<u32>,
+    range: RangeInclusive<u32>,
     path: &str,
     field: &str,
 ) -> Result<u32, FieldError> {
-    let Some(value) = value.map(|value| value.value) else { return Ok(default) };
+    value.map_or(Ok(default), |value| within(value.value, range, path, field))
+}
+
+/// A number, if it is in a range.
+pub(crate) fn within(value: u32, range: RangeInclusive<u32>, path: &str, field: &str) -> Result<u32, FieldError> {
     if range.contains(&value) {
         return Ok(value);
     }

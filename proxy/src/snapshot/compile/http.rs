@@ -20,7 +20,7 @@ use weft_xds::google::protobuf;
 use weft_xds::{FieldError, any, unpack};
 
 use super::Needs;
-use super::fields::{ONE_HOUR, flag, join, limit, number, text, unsupported};
+use super::fields::{ONE_HOUR, WINDOW_RANGE, flag, join, limit, number, text, unsupported};
 use super::listener::rds_name;
 use crate::snapshot::chain::UnderscoreAction;
 use crate::snapshot::{Codec, Http2Options, HttpChain, HttpFilter, RouteSource, Upgrades};
@@ -35,10 +35,9 @@ const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
 /// Envoy's `delayed_close_timeout` where unset.
 const DELAYED_CLOSE: Duration = Duration::from_secs(1);
 /// HTTP/2 windows where unset. A connection's is Envoy's, since 1.35; a stream's is not its 16 MiB: that much would be held for each upload whose
-/// reader has stalled. The protocol's bounds are 65,535 and 2^31 - 1.
+/// reader has stalled.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 24 << 20;
-const WINDOW_RANGE: std::ops::RangeInclusive<u32> = 65_535..=0x7fff_ffff;
 /// Envoy's `max_concurrent_streams` where unset, since 1.35.
 const MAX_STREAMS: u32 = 1024;
 /// The only names under which routes find a filter to override.
