@@ -21,6 +21,7 @@ use super::channel::{ControlPlane, ControlPlaneTls};
 use crate::dns::{DnsError, Family, Resolver};
 use crate::stream::Io;
 use crate::tls::LocalIdentity;
+use crate::tls::provider::provider;
 use crate::upstream;
 
 /// Longest wait for the answers of DNS. With what follows it stays below the ten seconds that a stream may take to open.
@@ -196,8 +197,7 @@ fn client_config(
     if roots.is_empty() {
         return Err(unusable("it holds no certificate".to_owned()));
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(Show(certificate)));
