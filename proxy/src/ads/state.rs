@@ -31,7 +31,7 @@ use super::kind::{Key, Kind};
 pub const WARM_LIMIT: Duration = Duration::from_secs(15);
 
 /// `INVALID_ARGUMENT` of `google.rpc.Code`: what a NACK carries.
-const INVALID_ARGUMENT: i32 = 3;
+pub(super) const INVALID_ARGUMENT: i32 = 3;
 
 /// Turns a message into what the data path uses.
 pub trait Compile {

@@ -22,6 +22,7 @@ use weft_xds::google::rpc::Status;
 use weft_xds::{any, type_url};
 
 use super::kind::Kind;
+use super::state::INVALID_ARGUMENT;
 
 /// What one stream has said so far, by type URL.
 #[derive(Debug, Default)]
@@ -87,8 +88,7 @@ impl StateOfTheWorld {
         let resources = match resources {
             Ok(resources) => resources,
             Err(message) => {
-                // 3 is INVALID_ARGUMENT of google.rpc.Code.
-                let error_detail = Some(Status { code: 3, message, details: Vec::new() });
+                let error_detail = Some(Status { code: INVALID_ARGUMENT, message, details: Vec::new() });
                 let refusal =
                     DeltaDiscoveryRequest { type_url, response_nonce: nonce, error_detail, ..Default::default() };
                 return Err(Box::new(self.request(refusal)));
