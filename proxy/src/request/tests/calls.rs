@@ -2,7 +2,7 @@
 
 use super::frames::{END_HEADERS, END_STREAM, HEADERS, OK, RST_STREAM, frame, open_server, read_frame, settle};
 use super::http2::{H2_CLUSTER, client, request};
-use super::sim::{APP, Config, Sim, read_until, with_proxy};
+use super::sim::{APP, Config, PATIENT, Sim, read_until, with_proxy};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
-const PATIENT: &str = "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]";
 const TUNNELS: &str = "upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: CONNECT}]\n      \
     http2_protocol_options: {allow_connect: true}";
 /// CONNECT has no path for a prefix to match.

@@ -5,7 +5,7 @@ use super::frames::{
     WINDOW_UPDATE, frame, get, open_server, read_frame, settle, stream,
 };
 use super::http2::{H2_CLUSTER, client, echo, request};
-use super::sim::{APP, Config, Sim, with_proxy};
+use super::sim::{APP, Config, PATIENT, Sim, with_proxy};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::Cell;
@@ -42,11 +42,6 @@ async fn flood(sim: &Sim, most: u32, batch: impl Fn(u32) -> Vec<u8>) -> u32 {
     sent
 }
 
-/// A server that answers in the end, but not before the client has lost interest.
-async fn echo_server(sim: &Sim) {
-    sim.servers.add(APP, echo);
-}
-
 #[tokio::test(start_paused = true)]
 async fn control_frames() {
     for (kind, on, payload) in [
@@ -56,7 +51,7 @@ async fn control_frames() {
         (PRIORITY, 1, &[0, 0, 0, 0, 1]),
     ] {
         with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
-            echo_server(&sim).await;
+            sim.servers.add(APP, echo);
             flood(&sim, 50_000, |_| frame(kind, 0, on, payload)).await;
         })
         .await;
@@ -67,14 +62,14 @@ async fn control_frames() {
 #[tokio::test(start_paused = true)]
 async fn rapid_resets() {
     with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
-        echo_server(&sim).await;
+        sim.servers.add(APP, echo);
         let reset = [0, 0, 0, 8];
         flood(&sim, 20_000, |n| [get(stream(n)), frame(RST_STREAM, 0, stream(n), &reset)].concat()).await;
     })
     .await;
     // All at once: none has been looked at when its reset arrives.
     with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
-        echo_server(&sim).await;
+        sim.servers.add(APP, echo);
         let batch = |n: u32| -> Vec<u8> {
             (200 * n..200 * (n + 1))
                 .flat_map(|n| [get(stream(n)), frame(RST_STREAM, 0, stream(n), &[0, 0, 0, 8])].concat())
@@ -89,7 +84,7 @@ async fn rapid_resets() {
 #[tokio::test(start_paused = true)]
 async fn resets_that_the_proxy_is_made_to_send() {
     with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
-        echo_server(&sim).await;
+        sim.servers.add(APP, echo);
         let nothing = [0, 0, 0, 0];
         flood(&sim, 1_000, |n| [get(stream(n)), frame(WINDOW_UPDATE, 0, stream(n), &nothing)].concat()).await;
     })
@@ -101,7 +96,7 @@ async fn resets_that_the_proxy_is_made_to_send() {
 async fn continuations() {
     for payload in [&[][..], &[0x82; 1024]] {
         with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
-            echo_server(&sim).await;
+            sim.servers.add(APP, echo);
             flood(&sim, 1_000, |n| match n {
                 0 => frame(HEADERS, END_STREAM, 1, GET),
                 _ => frame(CONTINUATION, 0, 1, payload),
@@ -116,7 +111,7 @@ async fn continuations() {
 #[tokio::test(start_paused = true)]
 async fn empty_frames() {
     with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
-        echo_server(&sim).await;
+        sim.servers.add(APP, echo);
         flood(&sim, 1_000, |n| match n {
             0 => frame(HEADERS, END_HEADERS, 1, GET),
             _ => frame(DATA, 0, 1, &[]),
@@ -125,7 +120,7 @@ async fn empty_frames() {
     })
     .await;
     with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
-        echo_server(&sim).await;
+        sim.servers.add(APP, echo);
         flood(&sim, 1_000, |n| frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &[])).await;
     })
     .await;
@@ -185,8 +180,7 @@ async fn control_frames_from_a_server() {
     for (kind, on, payload) in
         [(PING, 0, &[1u8, 2, 3, 4, 5, 6, 7, 8][..]), (SETTINGS, 0, &[]), (WINDOW_UPDATE, 0, &[0, 0, 0, 1])]
     {
-        let routes = "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]";
-        with_proxy(Config { cluster: H2_CLUSTER, routes, ..Config::default() }, |sim| async move {
+        with_proxy(Config { cluster: H2_CLUSTER, routes: PATIENT, ..Config::default() }, |sim| async move {
             let sent = Rc::new(Cell::new(0));
             let count = sent.clone();
             sim.servers.add(APP, move |mut io| {

@@ -1,6 +1,6 @@
 //! HTTP/1.1 on both sides.
 
-use super::sim::{APP, Config, read_until, serve, with_proxy};
+use super::sim::{APP, Config, PATIENT, read_until, serve, with_proxy};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -235,8 +235,7 @@ async fn a_client_that_leaves_ends_the_upstream_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_reader_pauses_the_sender() {
-    let patient = Config { routes: "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]", ..Config::default() };
-    with_proxy(patient, |sim| async move {
+    with_proxy(Config { routes: PATIENT, ..Config::default() }, |sim| async move {
         let sent = Rc::new(RefCell::new(0usize));
         let count = sent.clone();
         sim.servers.add(APP, move |mut io| {

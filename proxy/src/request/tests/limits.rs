@@ -1,7 +1,8 @@
 //! Time limits: who is cut off, when, and what is told.
 
+use super::frames::{ACK, PREFACE, SETTINGS, frame, get};
 use super::http2::{H2_CLUSTER, client, request};
-use super::sim::{APP, Config, Sim, read_until, serve, with_proxy};
+use super::sim::{APP, Config, PATIENT, Sim, read_until, serve, with_proxy};
 use crate::upstream::breaker::Resource;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -9,9 +10,6 @@ use tokio::time::{Instant, sleep};
 
 /// Envoy's `stream_idle_timeout` where unset.
 const IDLE: Duration = Duration::from_secs(300);
-
-/// Never times out by itself.
-const PATIENT: &str = "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]";
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
 
@@ -238,14 +236,15 @@ async fn a_refused_request_whose_body_is_there_leaves_its_connection_usable() {
 /// A client of HTTP/2 that says what it has to say and never reads.
 async fn deaf(sim: &Sim, says: &[u8]) -> DuplexStream {
     let mut io = sim.connect();
-    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    io.write_all(PREFACE).await.unwrap();
+    io.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     io.write_all(says).await.unwrap();
     io
 }
 
 /// Whether the proxy has let go of its end.
 async fn is_closed(io: &mut DuplexStream) -> bool {
-    io.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await.is_err()
+    io.write_all(&frame(SETTINGS, ACK, 0, &[])).await.is_err()
 }
 
 #[tokio::test(start_paused = true)]
@@ -288,9 +287,7 @@ async fn a_drain_does_not_wait_for_http2_clients_that_do_not_read() {
             io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n").await.unwrap();
             while io.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
         });
-        // GET / with :authority a: indexed and literal fields (RFC 7541 §6).
-        let get = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41, 0x01, b'a'];
-        let mut stalled = deaf(&sim, &get).await;
+        let mut stalled = deaf(&sim, &get(1)).await;
         let mut quiet = deaf(&sim, &[]).await;
         sleep(Duration::from_secs(1)).await;
         assert_eq!(requests_under_way(&sim), 1);

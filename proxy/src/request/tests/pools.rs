@@ -4,7 +4,7 @@ use super::frames::{
     END_HEADERS, END_STREAM, HEADERS, OK, SETTINGS, WINDOW_UPDATE, frame, open_server, read_frame, settle,
 };
 use super::http2::{client, request};
-use super::sim::{APP, Config, Sim, canned, with_proxy};
+use super::sim::{APP, Config, PATIENT, Sim, canned, with_proxy};
 use crate::upstream::pool::Pools;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -13,9 +13,6 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
-
-/// Never times out by itself.
-const PATIENT: &str = "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]";
 
 /// A cluster that speaks HTTP/2, with these options of HTTP/2 and these common ones.
 fn h2_cluster(h2: &str, common: &str) -> String {

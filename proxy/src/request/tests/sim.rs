@@ -204,6 +204,9 @@ impl Default for Config<'_> {
     }
 }
 
+/// Routes that never time out by themselves.
+pub(super) const PATIENT: &str = "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]";
+
 /// The usual endpoint.
 pub(super) const APP: &str = "198.18.0.2:8080";
 

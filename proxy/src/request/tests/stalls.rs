@@ -1,7 +1,7 @@
 //! A reader that stalls in a gigabyte: it costs less than a megabyte, and its sender pauses until it reads on.
 
 use super::http2::{H2_CLUSTER, request};
-use super::sim::{APP, Config, SOCKET_BUFFER, Sim, with_proxy};
+use super::sim::{APP, Config, PATIENT, SOCKET_BUFFER, Sim, with_proxy};
 use crate::tcp;
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,6 @@ use tokio::time::sleep;
 const GIB: usize = 1 << 30;
 const MIB: usize = 1 << 20;
 
-const PATIENT: &str = "[{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]";
 const UPGRADES: &str =
     "upgrade_configs: [{upgrade_type: websocket}]\n      http2_protocol_options: {allow_connect: true}";
 
