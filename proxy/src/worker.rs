@@ -131,6 +131,19 @@ impl Worker {
         })
     }
 
+    /// A worker of a proxy by itself: without control plane, and with an identity that nobody has signed.
+    #[cfg(test)]
+    pub(crate) fn alone(store: Arc<Store>, settings: Settings, drain: Drain, network: Rc<dyn Network>) -> Rc<Self> {
+        let shared = Shared {
+            store,
+            on_demand: None,
+            identity: LocalIdentity::new(),
+            metrics: Arc::new(Metrics::new()),
+            settings,
+        };
+        Self::new(Arc::new(shared), drain, network)
+    }
+
     /// An empty response head.
     pub fn response_head(&self) -> LentHead<'_> {
         LentHead { worker: self, head: self.heads.borrow_mut().pop().unwrap_or_default() }

@@ -2,12 +2,10 @@
 
 use super::*;
 use crate::admin::drain::Drain;
-use crate::observe::Metrics;
 use crate::snapshot::Store;
 use crate::snapshot::compile::compile_listener;
-use crate::tls::LocalIdentity;
 use crate::upstream::pool::TcpNetwork;
-use crate::worker::{Settings, Shared};
+use crate::worker::Settings;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::LocalSet;
@@ -32,14 +30,8 @@ async fn with_silent_client<F: Future<Output = ()>>(settings: &str, test: impl F
         chain("", "other"),
     );
     let listener = compile_listener(&weft_xds::yaml::from_str(&text).unwrap()).unwrap().listener;
-    let shared = Arc::new(Shared {
-        store: Arc::new(Store::new()),
-        on_demand: None,
-        identity: LocalIdentity::new(),
-        metrics: Arc::new(Metrics::new()),
-        settings: Settings::default(),
-    });
-    let worker = Worker::new(shared, Drain::never(), Rc::new(TcpNetwork::default()));
+    let network = Rc::new(TcpNetwork::default());
+    let worker = Worker::alone(Arc::new(Store::new()), Settings::default(), Drain::never(), network);
     let (near, far) = duplex(64 * 1024);
     let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let downstream = Downstream::plain(Direction::Inbound, address(40_000), address(80));

@@ -2,13 +2,11 @@
 
 use super::*;
 use crate::admin::drain::Drain;
-use crate::observe::Metrics;
 use crate::snapshot::Store;
 use crate::snapshot::compile::compile_listener;
-use crate::tls::LocalIdentity;
 use crate::upstream::pool::TcpNetwork;
-use crate::worker::{Settings, Shared};
-use socket2::{Domain, Socket, Type};
+use crate::worker::Settings;
+use socket2::Socket;
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::LocalSet;
@@ -16,14 +14,8 @@ use tokio::task::LocalSet;
 /// Runs a test beside a worker that follows `store`.
 async fn with_worker<F: Future<Output = ()>>(drain_time: Duration, test: impl FnOnce(Arc<Store>) -> F) {
     let store = Arc::new(Store::new());
-    let shared = Arc::new(Shared {
-        store: store.clone(),
-        on_demand: None,
-        identity: LocalIdentity::new(),
-        metrics: Arc::new(Metrics::new()),
-        settings: Settings { drain_time, ..Settings::default() },
-    });
-    let worker = Worker::new(shared, Drain::never(), Rc::new(TcpNetwork::default()));
+    let settings = Settings { drain_time, ..Settings::default() };
+    let worker = Worker::alone(store.clone(), settings, Drain::never(), Rc::new(TcpNetwork::default()));
     let set = LocalSet::new();
     set.spawn_local(worker.sweep.clone().run());
     set.spawn_local(follow(worker, Vec::new()));
@@ -32,9 +24,7 @@ async fn with_worker<F: Future<Output = ()>>(drain_time: Duration, test: impl Fn
 
 /// A port that nobody else gets while the socket lives: bound, but not listening.
 fn reserved() -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let socket = socket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, address)
 }

@@ -2,15 +2,14 @@
 
 use crate::accept::connection;
 use crate::admin::drain::{Drain, DrainTrigger, channel};
-use crate::observe::{Direction, Metrics};
+use crate::observe::Direction;
 use crate::request::Downstream;
 use crate::snapshot::Store;
 use crate::snapshot::compile::compile_listener;
 use crate::stream::BoxIo;
-use crate::tls::LocalIdentity;
 use crate::upstream::Cluster;
 use crate::upstream::pool::{LocalFuture, Network};
-use crate::worker::{Settings, Shared, Worker};
+use crate::worker::{Settings, Worker};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
@@ -160,16 +159,10 @@ pub(super) async fn with_proxy<F: Future<Output = ()>>(config: Config<'_>, test:
         snapshot.insert_listener(Arc::new(listener));
         snapshot.clusters.insert("app".into(), Arc::new(cluster));
     });
-    let shared = Arc::new(Shared {
-        store,
-        on_demand: None,
-        identity: LocalIdentity::new(),
-        metrics: Arc::new(Metrics::new()),
-        settings: Settings { workload: "client".to_owned(), namespace: "test".to_owned(), ..Settings::default() },
-    });
+    let settings = Settings { workload: "client".to_owned(), namespace: "test".to_owned(), ..Settings::default() };
     let servers = Servers::default();
     let (trigger, drain): (DrainTrigger, Drain) = channel();
-    let worker = Worker::new(shared, drain, Rc::new(servers.clone()));
+    let worker = Worker::alone(store, settings, drain, Rc::new(servers.clone()));
     let set = LocalSet::new();
     set.spawn_local(worker.sweep.clone().run());
     set.run_until(test(Sim { worker, servers, drain: trigger })).await;
