@@ -1,4 +1,4 @@
-//! `weft-proxy drain`: tells the proxy that runs with a bootstrap to say goodbye.
+//! `weft-proxy drain` and `weft-proxy wait`: tell the proxy that runs with a bootstrap to say goodbye, and wait until it is ready.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -23,11 +23,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the bootstrap is refused, or no proxy answers.
 pub fn drain_running(bootstrap: Option<&Path>) -> anyhow::Result<()> {
-    let admin = match bootstrap {
-        Some(file) => Bootstrap::read(file)?.admin,
-        None => DEFAULT_ADMIN,
-    };
-    let admin = reachable(admin);
+    let admin = admin_of(bootstrap)?;
     let answer = ask(admin, "POST", "/drain")
         .with_context(|| format!("no proxy answers on {admin}: is it running, and is this its admin address?"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
@@ -44,11 +40,7 @@ pub fn drain_running(bootstrap: Option<&Path>) -> anyhow::Result<()> {
 /// # Errors
 /// When the bootstrap is refused, or the proxy is not ready in ten minutes.
 pub fn wait_until_ready(bootstrap: Option<&Path>) -> anyhow::Result<()> {
-    let admin = match bootstrap {
-        Some(file) => Bootstrap::read(file)?.admin,
-        None => DEFAULT_ADMIN,
-    };
-    let admin = reachable(admin);
+    let admin = admin_of(bootstrap)?;
     let until = Instant::now() + LONGEST_START;
     loop {
         let last = match ask(admin, "GET", "/ready") {
@@ -63,14 +55,18 @@ pub fn wait_until_ready(bootstrap: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-/// A server on all addresses is asked on loopback.
-fn reachable(admin: SocketAddr) -> SocketAddr {
+/// Where to ask: a server on all addresses is asked on loopback.
+fn admin_of(bootstrap: Option<&Path>) -> anyhow::Result<SocketAddr> {
+    let admin = match bootstrap {
+        Some(file) => Bootstrap::read(file)?.admin,
+        None => DEFAULT_ADMIN,
+    };
     let ip = match admin.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, admin.port())
+    Ok(SocketAddr::new(ip, admin.port()))
 }
 
 fn ask(admin: SocketAddr, method: &str, path: &str) -> std::io::Result<String> {

@@ -25,8 +25,9 @@ Options:
   -h, --help                this text
   -V, --version             the version
 
-Exit status: 0 after a drain, or when --validate finds nothing; 1 when the bootstrap is refused or the proxy cannot start;
-2 when the command line is not understood.
+Exit status: 0 after a drain, when --validate finds nothing, or when the proxy that was asked drains or is ready; 1 when the bootstrap is
+refused, the proxy cannot start, or the one that was asked does not drain, or is not ready in ten minutes; 2 when the command line is not
+understood.
 ";
 
 /// What to do.
@@ -82,10 +83,13 @@ impl Command {
     /// Names the argument that is not understood.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut arguments = arguments.into_iter().peekable();
-        let drain = arguments.next_if(|argument| argument == "drain").is_some();
-        let wait = !drain && arguments.next_if(|argument| argument == "wait").is_some();
-        // Both only ask a proxy that runs.
-        let runs = !drain && !wait;
+        // What is only asked of a proxy that runs.
+        let asks: Option<fn(Option<PathBuf>) -> Self> = match arguments.peek().and_then(|argument| argument.to_str()) {
+            Some("drain") => Some(Self::Drain),
+            Some("wait") => Some(Self::Wait),
+            _ => None,
+        };
+        let runs = arguments.next_if(|_| asks.is_some()).is_none();
         let (mut config, mut inline, mut validate, mut log_level) = (None, None, false, None);
         let (mut concurrency, mut drain_seconds, mut probes) = (1, 30, Probes::default());
         while let Some(argument) = arguments.next() {
@@ -115,11 +119,8 @@ impl Command {
                 _ => return Err(UsageError(format!("{} is not known", argument.display()))),
             }
         }
-        if drain {
-            return Ok(Self::Drain(config));
-        }
-        if wait {
-            return Ok(Self::Wait(config));
+        if let Some(asks) = asks {
+            return Ok(asks(config));
         }
         let config = match (config, inline) {
             (Some(file), None) => Config::File(file),
