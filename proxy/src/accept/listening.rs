@@ -7,7 +7,7 @@
 use super::connection;
 use super::socket;
 use super::{ACCEPT_PAUSE, canonical};
-use crate::admin::drain::Phase;
+use crate::admin::drain::{Phase, when};
 use crate::request::{Direction, Downstream};
 use crate::snapshot::{Listener, Snapshot};
 use crate::upstream::pool::tune;
@@ -218,15 +218,10 @@ async fn serve(
     let Some(listener) = worker.store().listener(&name) else { return };
     let mut downstream = Downstream::plain(Direction::from(listener.direction), source, local);
     downstream.drain = Some(Arc::new(worker.drain.or(phase.clone())));
-    let over = async {
-        if phase.wait_for(|phase| *phase == Phase::Over).await.is_err() {
-            // Its version was replaced, which cuts nothing.
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         () = connection::serve(worker, listener, Box::new(stream), downstream) => {}
-        () = over => debug!(%source, listener = %name, "the listener's drain time is over; connection cut"),
+        // Never where its version was replaced, which cuts nothing.
+        () = when(&mut phase, |phase| *phase == Phase::Over) => debug!(%source, listener = %name, "the listener's drain time is over; connection cut"),
     }
 }
 

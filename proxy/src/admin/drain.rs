@@ -83,6 +83,13 @@ pub enum Phase {
     Over,
 }
 
+/// Resolves once what is announced is as wanted; never if it is not and nobody is left to announce more.
+pub async fn when<T>(announced: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
+    if announced.wait_for(wanted).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 impl Drain {
     /// A signal that is never raised, for tests and tools.
     pub fn never() -> Self {
@@ -103,20 +110,11 @@ impl Drain {
 
     /// Resolves when the drain starts, at once if it has; never if nobody is left to start it.
     pub async fn started(&mut self) {
-        let process = async {
-            if self.announced.wait_for(|draining| *draining).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+        let process = when(&mut self.announced, |draining| *draining);
         let Some(entrance) = &mut self.entrance else { return process.await };
-        let entrance = async {
-            if entrance.wait_for(|phase| *phase != Phase::Serving).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             () = process => {}
-            () = entrance => {}
+            () = when(entrance, |phase| *phase != Phase::Serving) => {}
         }
     }
 
