@@ -6,14 +6,12 @@
 
 use super::connection;
 use super::socket;
-use super::{ACCEPT_PAUSE, canonical};
+use super::{canonical, next, prepare};
 use crate::admin::drain::{Phase, when};
 use crate::request::{Direction, Downstream};
 use crate::snapshot::{Listener, Snapshot};
-use crate::upstream::pool::tune;
 use crate::worker::Worker;
 use futures_util::FutureExt as _;
-use socket2::SockRef;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -103,16 +101,13 @@ fn update(worker: &Rc<Worker>, open: &mut HashMap<Arc<str>, Open>, snapshot: &Sn
     }
     let mut failed = false;
     for listener in snapshot.listeners.values().filter(|listener| listener.bind.is_some()) {
-        let same_sockets = match open.get_mut(&listener.name) {
+        match open.get_mut(&listener.name) {
             Some(open) if Arc::ptr_eq(&open.listener, listener) => continue,
             Some(open) if open.has_sockets_of(listener) => {
                 open.replace(listener.clone());
-                true
+                continue;
             }
-            _ => false,
-        };
-        if same_sockets {
-            continue;
+            _ => {}
         }
         let opened = Listening::bind(listener).map_err(|error| error.to_string());
         match opened.and_then(|new| Open::new(worker, new).map_err(|error| error.to_string())) {
@@ -182,25 +177,18 @@ async fn accept(
 ) {
     let spawn = |stream: TcpStream, source: SocketAddr| {
         let phase = current.borrow().subscribe();
-        tokio::task::spawn_local(serve(worker.clone(), stream, canonical(source), name.clone(), phase));
+        tokio::task::spawn_local(serve(worker.clone(), stream, source, name.clone(), phase));
     };
     loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+        tokio::select! {
+            (stream, source) = next(&socket) => spawn(stream, source),
             // The sender is dropped, never used.
             _ = stopped.changed() => break,
-        };
-        match accepted {
-            Ok((stream, source)) => spawn(stream, source),
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
         }
     }
     // What the kernel has accepted already would be reset with the socket.
     while let Some(Ok((stream, source))) = socket.accept().now_or_never() {
-        spawn(stream, source);
+        spawn(stream, canonical(source));
     }
 }
 
@@ -211,10 +199,7 @@ async fn serve(
     name: Arc<str>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    if let Err(error) = tune(&SockRef::from(&stream)) {
-        return debug!(%source, %error, "connection lost before it was served");
-    }
-    let Ok(local) = stream.local_addr().map(canonical) else { return };
+    let Some(local) = prepare(&stream, source) else { return };
     let Some(listener) = worker.store().listener(&name) else { return };
     let mut downstream = Downstream::plain(Direction::from(listener.direction), source, local);
     downstream.drain = Some(Arc::new(worker.drain.or(phase.clone())));

@@ -43,10 +43,16 @@ pub enum Role {
 /// Accepts connections for ever.
 pub async fn run(worker: Rc<Worker>, listener: TcpListener, role: Role) {
     loop {
+        let (stream, source) = next(&listener).await;
+        tokio::task::spawn_local(serve(worker.clone(), stream, source, role));
+    }
+}
+
+/// The next connection, and where it comes from. Dropped, it loses none.
+async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
         match listener.accept().await {
-            Ok((stream, source)) => {
-                tokio::task::spawn_local(serve(worker.clone(), stream, canonical(source), role));
-            }
+            Ok((stream, source)) => return (stream, canonical(source)),
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -55,11 +61,17 @@ pub async fn run(worker: Rc<Worker>, listener: TcpListener, role: Role) {
     }
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, source: SocketAddr, role: Role) {
-    if let Err(error) = tune(&SockRef::from(&stream)) {
-        return debug!(%source, %error, "connection lost before it was served");
+/// Sets the options of a connection's socket. Gives the address that its client came to; `None` if the connection is lost already.
+fn prepare(stream: &TcpStream, source: SocketAddr) -> Option<SocketAddr> {
+    if let Err(error) = tune(&SockRef::from(stream)) {
+        debug!(%source, %error, "connection lost before it was served");
+        return None;
     }
-    let Ok(local) = stream.local_addr().map(canonical) else { return };
+    stream.local_addr().map(canonical).ok()
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, source: SocketAddr, role: Role) {
+    let Some(local) = prepare(&stream, source) else { return };
     let destination = match original_destination(&stream, local).map(canonical) {
         Ok(destination) => destination,
         Err(error) => return debug!(%source, %error, "connection was not redirected; refused"),
