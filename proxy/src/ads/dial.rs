@@ -1,5 +1,6 @@
 //! Making the connection to the control plane: names resolved, addresses tried, TLS.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -125,26 +126,22 @@ impl Dialer {
 
     async fn addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
         let endpoints = &self.control_plane.endpoints;
-        let mut names: Vec<&str> = endpoints.names().collect();
-        names.dedup();
+        let names: BTreeSet<&str> = endpoints.names().collect();
         if names.is_empty() {
             return Ok(endpoints.addresses().collect());
         }
-        let lookups = names.iter().map(|name| self.resolver.lookup(name, Family::All));
+        let lookups = names.into_iter().map(async |name| (name, self.resolver.lookup(name, Family::All).await));
         let answers = tokio::time::timeout(RESOLVE_LIMIT, futures_util::future::join_all(lookups)).await;
         let mut problem = DialError::ResolveTimeout;
-        let mut found: Vec<(&str, Vec<IpAddr>)> = Vec::new();
-        for (name, answer) in names.iter().zip(answers.unwrap_or_default()) {
+        let mut found: HashMap<&str, Vec<IpAddr>> = HashMap::new();
+        for (name, answer) in answers.unwrap_or_default() {
             match answer {
-                Ok(resolved) => found.push((name, resolved.addresses)),
+                Ok(resolved) => drop(found.insert(name, resolved.addresses)),
                 Err(error) => problem = error.into(),
             }
         }
-        let of_name = |wanted: &str| {
-            let addresses = found.iter().filter(|(name, _)| *name == wanted).flat_map(|(_, addresses)| addresses);
-            addresses.copied().collect()
-        };
-        let addresses: Vec<SocketAddr> = endpoints.resolve(of_name).addresses().collect();
+        let resolved = endpoints.resolve(|name| found.get(name).cloned().unwrap_or_default());
+        let addresses: Vec<SocketAddr> = resolved.addresses().collect();
         // The list is replaced whole, so a holder of the lock that panicked left it as it was.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if !addresses.is_empty() {
