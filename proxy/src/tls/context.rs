@@ -176,7 +176,7 @@ fn certificate(message: &CommonTlsContext, path: &str) -> Result<Source<Certifie
     }
 }
 
-fn fixed_certificate(message: &TlsCertificate, path: &str) -> Result<CertifiedKey, FieldError> {
+fn fixed_certificate(message: &TlsCertificate, path: &str) -> Result<Arc<CertifiedKey>, FieldError> {
     let chain_path = format!("{path}.certificate_chain");
     let chain = certificates(message.certificate_chain.as_ref(), &chain_path)?;
     let key_path = format!("{path}.private_key");
@@ -190,7 +190,7 @@ fn fixed_certificate(message: &TlsCertificate, path: &str) -> Result<CertifiedKe
         )
     })?;
     let leaf = Leaf::new(chain, key).map_err(|error| FieldError::new(path, error.to_string()))?;
-    Ok(CertifiedKey::clone(&leaf.certified))
+    Ok(leaf.certified)
 }
 
 fn validation(message: &CommonTlsContext, path: &str) -> Result<(Vec<SanMatcher>, Source<TrustBundle>), FieldError> {
@@ -261,8 +261,10 @@ fn local_secret(secret: &SdsSecretConfig, known: &str, path: &str) -> Result<(),
     ))
 }
 
-fn bundle(source: &DataSource, path: &str) -> Result<TrustBundle, FieldError> {
-    TrustBundle::new(certificates(Some(source), path)?).map_err(|error| FieldError::new(path, error.to_string()))
+fn bundle(source: &DataSource, path: &str) -> Result<Arc<TrustBundle>, FieldError> {
+    TrustBundle::new(certificates(Some(source), path)?)
+        .map(Arc::new)
+        .map_err(|error| FieldError::new(path, error.to_string()))
 }
 
 fn certificates(source: Option<&DataSource>, path: &str) -> Result<Vec<CertificateDer<'static>>, FieldError> {

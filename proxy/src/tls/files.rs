@@ -28,7 +28,7 @@ pub(super) struct FromFiles<T> {
     seen: Mutex<Seen>,
 }
 
-type Load<T> = Box<dyn Fn() -> Result<T, FieldError> + Send + Sync>;
+type Load<T> = Box<dyn Fn() -> Result<Arc<T>, FieldError> + Send + Sync>;
 
 /// The last look at the files.
 struct Seen {
@@ -44,7 +44,7 @@ impl<T> FromFiles<T> {
     /// Loads for the first time.
     pub(super) fn new(
         sources: &[Option<&DataSource>],
-        load: impl Fn() -> Result<T, FieldError> + Send + Sync + 'static,
+        load: impl Fn() -> Result<Arc<T>, FieldError> + Send + Sync + 'static,
     ) -> Result<Self, FieldError> {
         let specifiers = sources.iter().flatten().filter_map(|source| source.specifier.as_ref());
         let files: Vec<PathBuf> = specifiers
@@ -55,7 +55,7 @@ impl<T> FromFiles<T> {
             .collect();
         // Looked at before they are read: a change in between is seen the next time.
         let prints = prints(&files);
-        let current = ArcSwap::from_pointee(load()?);
+        let current = ArcSwap::new(load()?);
         let seen = Mutex::new(Seen { at: Instant::now(), prints, problem: None });
         Ok(Self { current, files, load: Box::new(load), seen })
     }
@@ -86,7 +86,7 @@ impl<T> FromFiles<T> {
         }
         match (self.load)() {
             Ok(value) => {
-                self.current.store(Arc::new(value));
+                self.current.store(value);
                 tracing::info!(files = ?self.files, "changed; new connections use them");
                 seen.prints = prints;
                 seen.problem = None;
@@ -133,7 +133,7 @@ mod tests {
         let path = file.to_owned();
         FromFiles::new(&[Some(&source(file))], move || {
             let text = fs::read_to_string(&path).map_err(|error| FieldError::new("file", error.to_string()))?;
-            text.parse().map_err(|_| FieldError::new("file", format!("`{text}` is no number")))
+            text.parse().map(Arc::new).map_err(|_| FieldError::new("file", format!("`{text}` is no number")))
         })
         .unwrap()
     }
