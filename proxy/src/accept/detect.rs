@@ -79,8 +79,7 @@ pub async fn sniff(io: &mut BoxIo, received: &mut Vec<u8>, budget: Option<&Deadl
     }
 }
 
-/// Whether a client that speaks HTTP speaks HTTP/2, by its first byte that is not of the preface. `None` when it closed without a byte,
-/// or `limit` passed.
+/// Whether a client that speaks HTTP speaks HTTP/2, by its first byte that is not of the preface. `None` when `limit` passed.
 ///
 /// # Errors
 /// When the transport fails.
@@ -98,7 +97,6 @@ pub async fn speaks_http2(
             return Ok(Some(true));
         }
         match race(limit, read_some(io, received)).await {
-            Ok(Ok(0)) if received.is_empty() => return Ok(None),
             // The codec has a clear refusal for half a preface.
             Ok(Ok(0)) => return Ok(Some(false)),
             Ok(Ok(_)) => {}
