@@ -22,9 +22,7 @@ pub(super) fn compile(message: &TcpProxy, path: &str, needs: &mut Needs) -> Resu
         path,
         "max_downstream_connection_duration_jitter_percentage",
     )?;
-    let max_duration =
-        limit(message.max_downstream_connection_duration.as_ref(), None, path, "max_downstream_connection_duration")?;
-    unsupported(max_duration.is_some(), path, "max_downstream_connection_duration")?;
+    unsupported(message.max_downstream_connection_duration.is_some(), path, "max_downstream_connection_duration")?;
     unsupported(!message.proxy_protocol_tlvs.is_empty(), path, "proxy_protocol_tlvs")?;
     unsupported(message.upstream_connect_mode != 0, path, "upstream_connect_mode")?;
     unsupported(message.max_early_data_bytes.is_some(), path, "max_early_data_bytes")?;
