@@ -29,11 +29,13 @@ pub async fn resolve(store: Arc<Store>, resolver: Resolver) -> std::convert::Inf
         for cluster in snapshot.clusters.values() {
             let Discovery::Dns(settings) = &cluster.config().discovery else { continue };
             gone.remove(&cluster.id());
-            match followed.get_mut(&cluster.id()) {
+            match followed.get(&cluster.id()) {
                 Some(followed) if followed.settings == *settings => {}
-                Some(followed) => followed.restart(cluster, settings, &resolver),
-                None => {
-                    followed.insert(cluster.id(), Followed::start(cluster, settings, &resolver));
+                former => {
+                    let known = former.map(|followed| followed.known.clone()).unwrap_or_default();
+                    // The former task is stopped before the next one begins.
+                    drop(followed.remove(&cluster.id()));
+                    followed.insert(cluster.id(), Followed::start(cluster, settings, &resolver, known));
                 }
             }
         }
@@ -54,16 +56,9 @@ struct Followed {
 }
 
 impl Followed {
-    fn start(cluster: &Arc<Cluster>, settings: &DnsSettings, resolver: &Resolver) -> Self {
-        let known = Known::default();
+    fn start(cluster: &Arc<Cluster>, settings: &DnsSettings, resolver: &Resolver, known: Known) -> Self {
         let task = tokio::spawn(follow(cluster.clone(), settings.clone(), resolver.clone(), known.clone()));
         Self { settings: settings.clone(), known, task }
-    }
-
-    fn restart(&mut self, cluster: &Arc<Cluster>, settings: &DnsSettings, resolver: &Resolver) {
-        self.task.abort();
-        self.settings = settings.clone();
-        self.task = tokio::spawn(follow(cluster.clone(), settings.clone(), resolver.clone(), self.known.clone()));
     }
 }
 
