@@ -316,7 +316,6 @@ impl<'a> Replay<'a> {
 
 impl Drop for Replay<'_> {
     fn drop(&mut self) {
-        self.recorded.clear();
         spare::give_back(&mut self.recorded);
     }
 }
@@ -338,7 +337,6 @@ impl Source for Replay<'_> {
         if !self.overflowed {
             if self.recorded.len() + n > self.limit {
                 self.overflowed = true;
-                self.recorded.clear();
                 spare::give_back(&mut self.recorded);
                 self.cursor = 0;
             } else {

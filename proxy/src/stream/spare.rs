@@ -23,9 +23,9 @@ pub fn ensure(buffer: &mut Vec<u8>) {
     }
 }
 
-/// Takes the room of a buffer that has run empty.
+/// Takes the room of a buffer whose content nobody needs any more.
 pub fn give_back(buffer: &mut Vec<u8>) {
-    debug_assert!(buffer.is_empty());
+    buffer.clear();
     if (SIZE..=LARGEST).contains(&buffer.capacity()) {
         let buffer = std::mem::take(buffer);
         SPARE.with_borrow_mut(|spare| {

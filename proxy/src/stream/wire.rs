@@ -137,7 +137,6 @@ impl Input {
     fn shrink(&mut self) {
         if self.start == self.buffer.len() {
             self.start = 0;
-            self.buffer.clear();
             spare::give_back(&mut self.buffer);
         }
     }
@@ -145,11 +144,8 @@ impl Input {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.input.buffer.clear();
-        self.output.buffer.clear();
-        self.output.start = 0;
-        self.input.start = 0;
-        self.shrink();
+        spare::give_back(&mut self.input.buffer);
+        spare::give_back(&mut self.output.buffer);
     }
 }
 
