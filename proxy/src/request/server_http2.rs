@@ -10,6 +10,7 @@ use crate::stream::BoxIo;
 use crate::stream::body::{Body, Http2Body};
 use crate::stream::guard::Guarded;
 use crate::stream::prefixed::Prefixed;
+use crate::stream::sweep::race;
 use crate::worker::Worker;
 use bytes::Bytes;
 use std::cell::Cell;
@@ -82,7 +83,8 @@ pub async fn serve(
                 continue;
             }
             () = streams.all_ended.notified(), if !is_quiet => continue,
-            _ = wait(quiet_for.as_ref()) => {
+            // Only the deadline can end this race.
+            _ = race(quiet_for.as_ref(), std::future::pending::<()>()) => {
                 // The check and the shutdown happen in one poll: no stream can slip in between.
                 if streams.open.get() > 0 {
                     continue;
@@ -138,16 +140,6 @@ async fn refuse_each(io: BoxIo, received: Vec<u8>, downstream: &Downstream, answ
             let _ = local::send(&mut Reply::Http2(respond), &head, downstream, answer).await;
         }
         connection.graceful_shutdown();
-    }
-}
-
-async fn wait(deadline: Option<&crate::stream::sweep::Deadline>) {
-    match deadline {
-        Some(deadline) => {
-            // Only the deadline can end this race.
-            let _ = deadline.race(std::future::pending::<()>()).await;
-        }
-        None => std::future::pending().await,
     }
 }
 
