@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::life::Context;
 use super::reply::Reply;
-use super::timeout::{Clock, FromTheEnd};
+use super::timeout::Clock;
 use crate::http::{Fields, Framing, RequestHead, ResponseHead, convert};
 use crate::http1::{BodyDecoder, BodyEncoder, Limits, ParsedResponse, ResponseTo, encode_request};
 use crate::stream::body::{Body, Http1Body, Http2Body, Replay};
@@ -29,9 +29,7 @@ pub struct Attempt<'a> {
     pub request: &'a RequestHead,
     /// How its body is delimited.
     pub framing: Framing,
-    /// When this attempt is over.
-    pub per_try: Option<&'a FromTheEnd>,
-    /// When the whole request is over.
+    /// When this attempt is over, and when the whole request is.
     pub clock: &'a Clock,
 }
 
@@ -46,17 +44,10 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        if self.clock.is_complete()
-            && let Some(per_try) = self.per_try
-        {
-            per_try.begin();
-        }
         let mut sending = pin!(self.send(body, response, reply));
         poll_fn(|cx| match sending.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome),
-            Poll::Pending => {
-                self.clock.poll_attempt(self.per_try, cx).map(|over| Err(Failure::of_clock(over, self.clock)))
-            }
+            Poll::Pending => self.clock.poll_attempt(cx).map(|over| Err(Failure::of_clock(over, self.clock))),
         })
         .await
     }
@@ -91,16 +82,6 @@ impl Attempt<'_> {
         }
     }
 
-    /// The timeouts of the route and of the attempt run from here.
-    fn request_complete(&self) {
-        if !self.clock.is_complete()
-            && let Some(per_try) = self.per_try
-        {
-            per_try.begin();
-        }
-        self.clock.request_complete();
-    }
-
     /// Moves the request's body on, and lets the clock know.
     fn pump(
         &self,
@@ -115,7 +96,7 @@ impl Attempt<'_> {
             self.clock.moved();
         }
         if matches!(pumped, Poll::Ready(Ok(()))) {
-            self.request_complete();
+            self.clock.request_complete();
         }
         pumped
     }

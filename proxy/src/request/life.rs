@@ -8,7 +8,7 @@ use super::local::{self, Flag, LocalReply, UNDELIVERED};
 use super::record::Record;
 use super::relay::{Relay, Relayed};
 use super::reply::Reply;
-use super::timeout::{Clock, FromTheEnd, Over};
+use super::timeout::{Clock, Over};
 use super::{Direction, Downstream};
 use crate::http::{Framing, RequestHead, ResponseHead, convert};
 use crate::http1::strip_hop_by_hop;
@@ -293,16 +293,13 @@ async fn send(
             }
         };
         record.target(&target);
-        let per_try = retry.and_then(|policy| policy.per_try_timeout);
-        let per_try = per_try.map(|after| FromTheEnd::new(&cx.worker.sweep, after));
         let started = Instant::now();
         let in_flight = target.endpoint().map(|endpoint| endpoint.begin());
-        let idle = retry.and_then(|policy| policy.per_try_idle_timeout);
-        clock.begin_attempt(&cx.worker.sweep, cluster.config().max_stream_duration, idle);
+        clock.begin_attempt(&cx.worker.sweep, cluster.config().max_stream_duration, retry);
         if forward.attempt_count_in_request {
             request.fields.insert(ATTEMPT_COUNT, (retries + 1).to_string().as_bytes());
         }
-        let attempt = Attempt { cx, target: &target, request: &*request, framing, per_try: per_try.as_ref(), clock };
+        let attempt = Attempt { cx, target: &target, request: &*request, framing, clock };
         let outcome = attempt.run(body, response, reply).await;
         drop(retry_permit.take());
         let (attempted, failure) = match outcome {

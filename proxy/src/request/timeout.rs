@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
+use weft_rules::RetryPolicy;
 
 /// Longer than any request is waited for while a limit has not begun.
 const NOT_YET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -47,9 +48,10 @@ pub struct Clock {
     attempt: RefCell<AttemptLimits>,
 }
 
-/// The limits of one attempt, beside its timeout.
+/// The limits of one attempt.
 #[derive(Default)]
 struct AttemptLimits {
+    timeout: Option<FromTheEnd>,
     longest: Option<Deadline>,
     idle: Option<Idle>,
 }
@@ -84,10 +86,16 @@ impl Clock {
         self.longest = longest.map(|longest| sweep.deadline(self.began + longest));
     }
 
-    /// An attempt begins, at a cluster whose streams live no longer than `longest`, under a policy that waits no longer than `idle` for
-    /// something to move.
-    pub fn begin_attempt(&self, sweep: &Sweep, longest: Option<Duration>, idle: Option<Duration>) {
+    /// An attempt begins, at a cluster whose streams live no longer than `longest`, and with the limits of this policy.
+    pub fn begin_attempt(&self, sweep: &Sweep, longest: Option<Duration>, policy: Option<&RetryPolicy>) {
+        let timeout = policy.and_then(|policy| policy.per_try_timeout);
+        let timeout = timeout.map(|after| FromTheEnd::new(sweep, after));
+        if self.is_complete() {
+            timeout.iter().for_each(FromTheEnd::begin);
+        }
+        let idle = policy.and_then(|policy| policy.per_try_idle_timeout);
         *self.attempt.borrow_mut() = AttemptLimits {
+            timeout,
             longest: longest.map(|longest| sweep.after(longest)),
             idle: idle.map(|idle| Idle::new(sweep, Some(idle))),
         };
@@ -100,10 +108,8 @@ impl Clock {
 
     /// The request has been received whole. Only the first call counts.
     pub fn request_complete(&self) {
-        if !self.complete.replace(true)
-            && let Some(route) = &self.route
-        {
-            route.begin();
+        if !self.complete.replace(true) {
+            self.route.iter().chain(&self.attempt.borrow().timeout).for_each(FromTheEnd::begin);
         }
     }
 
@@ -141,9 +147,9 @@ impl Clock {
         .await
     }
 
-    /// As [`Clock::race`], for one attempt: ready also when the attempt's own limit is reached.
-    pub fn poll_attempt(&self, per_try: Option<&FromTheEnd>, cx: &mut Context<'_>) -> Poll<Over> {
-        if per_try.is_some_and(|per_try| per_try.deadline.poll_passed(cx).is_ready()) {
+    /// Ready when one of the limits is reached, or the attempt's timeout, which counts no longer once there is a head.
+    pub fn poll_attempt(&self, cx: &mut Context<'_>) -> Poll<Over> {
+        if self.attempt.borrow().timeout.as_ref().is_some_and(|timeout| timeout.deadline.poll_passed(cx).is_ready()) {
             return Poll::Ready(Over::PerTry);
         }
         self.poll_over(cx)
@@ -172,19 +178,19 @@ impl Clock {
 }
 
 /// A limit that begins when the request has been received whole.
-pub struct FromTheEnd {
+struct FromTheEnd {
     deadline: Deadline,
     after: Duration,
 }
 
 impl FromTheEnd {
     /// A limit that has not begun.
-    pub fn new(sweep: &Sweep, after: Duration) -> Self {
+    fn new(sweep: &Sweep, after: Duration) -> Self {
         Self { deadline: sweep.after(NOT_YET), after }
     }
 
     /// The request is complete.
-    pub fn begin(&self) {
+    fn begin(&self) {
         self.deadline.reset(Instant::now() + self.after);
     }
 }
