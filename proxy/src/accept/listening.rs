@@ -2,7 +2,11 @@
 //!
 //! Each worker follows the store by itself and has sockets of its own. A new version of a listener takes the connections that come from
 //! then on; those it has are asked to leave after what is under way on them. A listener that is removed takes no more
-//! connections, and those it has are cut when the drain time is over.
+//! connections, and those it has are cut when the drain time is over; so are those of one that moves to other addresses or
+//! another backlog, whose sockets are others.
+//!
+//! An address that cannot be bound ends the start where the listener is the bootstrap's. One from a control plane is refused for it
+//! before it is published; what is taken only after that is tried again here.
 
 use super::connection;
 use super::socket;
