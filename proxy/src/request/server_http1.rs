@@ -20,7 +20,7 @@ use tracing::debug;
 /// How much of an unread request body is read and dropped, so that its answer is not lost to a reset.
 const MAX_DRAINED: usize = 256 * 1024;
 
-/// How long that may take where the chain says nothing.
+/// How long that may take where the chain sets no limit, by a `delayed_close_timeout` of 0 s.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Serves a connection's requests until either side closes it.

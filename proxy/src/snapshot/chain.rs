@@ -38,7 +38,8 @@ pub struct HttpChain {
     pub request_headers_timeout: Option<Duration>,
     /// Longest time without a byte in either direction of a stream (`stream_idle_timeout`, 5 min where unset); `None` never.
     pub stream_idle_timeout: Option<Duration>,
-    /// After an early answer, how long to keep reading before the close (`delayed_close_timeout`, 1 s where unset); `None` closes at once.
+    /// After an early answer, how long to keep reading before the close (`delayed_close_timeout`, 1 s where unset). `None` is an explicit
+    /// 0 s, and a second as well: a close at once could reset the connection before the client has the answer.
     pub delayed_close_timeout: Option<Duration>,
     /// Names whose underscore makes a request refused, a field dropped, or nothing (`headers_with_underscores_action`).
     pub underscores: UnderscoreAction,
