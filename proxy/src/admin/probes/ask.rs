@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::{Grpc, How, HttpGet, Said, Scheme};
 use crate::tls::provider::{self, provider};
 
-/// As much of an answer as a kubelet shows.
+/// The longest text that is passed on: what a kubelet shows. Of a longer answer it is the status only.
 const MOST_TEXT: usize = 10 << 10;
 
 /// Why an application gave no answer.
