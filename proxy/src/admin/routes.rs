@@ -26,6 +26,7 @@ const HELP: &str = "\
 GET  /ready               200 when certificate and configuration are there; else 503 and what is missing
 GET  /live                200 while the process answers
 GET  /stats/prometheus    metrics
+GET  /probe/CONTAINER/P   the application's probe P (liveness, readiness, …), asked on its behalf; not over the Unix socket
 GET  /config_dump         configuration as received, with versions and refusals (JSON, Envoy's form)
 GET  /clusters            clusters and endpoints with their state; ?format=json
 GET  /certs               certificate and trust bundle (JSON, Envoy's form)
