@@ -11,7 +11,7 @@ use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weft_control_plane::{Config, ControlPlane, Installation, SourceConfig};
+use weft_control_plane::{Config, ControlPlane, Installation, SourceConfig, WebhookConfig};
 use weft_sandbox::testing::{Failure, eventually, sandbox, skip};
 use weft_sandbox::{PodSpec, Process, Sandbox};
 
@@ -100,6 +100,11 @@ impl ApiServer {
             listen: "127.0.0.1:0".parse()?,
             admin: "127.0.0.1:0".parse()?,
             source: SourceConfig::Kubernetes(installation),
+            webhook: Some(WebhookConfig {
+                listen: "127.0.0.1:0".parse()?,
+                settings: None,
+                namespace: "weft-system".into(),
+            }),
             ..Config::new(PathBuf::new(), PathBuf::new())
         };
         let control_plane = ControlPlane::start(config).await?;
