@@ -12,6 +12,8 @@ pub const REDIRECT: &str = "weft.mesh/redirect";
 /// What all volumes the injector adds are named with. Where nothing else is known about a pod, the plugin takes one with such a volume
 /// for an injected one.
 pub const VOLUME_PREFIX: &str = "weft-";
+/// User and group of the sidecar: the redirection spares its connections by it.
+pub const PROXY_UID: u32 = 1337;
 /// The init container that runs `weft-cni validate`.
 pub const VALIDATOR: &str = "weft-validate";
 /// The exit code of a validator whose connections were not redirected: by it the node's agent knows what to repair.

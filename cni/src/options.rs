@@ -17,16 +17,16 @@ pub(crate) struct RedirectOptions {
 #[group(id = "single", multiple = true)]
 struct SingleOptions {
     /// The user the sidecar runs as: its connections are not redirected
-    #[arg(long, value_name = "UID", default_value_t = 1337)]
+    #[arg(long, value_name = "UID", default_value_t = injection::PROXY_UID)]
     proxy_uid: u32,
     /// The mark of the sidecar's connections, where it sets one (SO_MARK)
     #[arg(long, value_name = "NUMBER")]
     proxy_mark: Option<u32>,
     /// The sidecar's port for outbound connections
-    #[arg(long, value_name = "PORT", default_value_t = 15001)]
+    #[arg(long, value_name = "PORT", default_value_t = redirect::OUTBOUND_PORT)]
     outbound_port: u16,
     /// The sidecar's port for inbound connections
-    #[arg(long, value_name = "PORT", default_value_t = 15006)]
+    #[arg(long, value_name = "PORT", default_value_t = redirect::INBOUND_PORT)]
     inbound_port: u16,
     /// Ports that others connect to past the sidecar [default: 15020]
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_cni::redirect::Redirect;
+use weft_cni::redirect::{PROBE_PORT, Redirect};
 use weft_sandbox::{Pod, Process};
 
 use crate::client::{Answer, Call};
@@ -20,9 +20,6 @@ const START: Duration = Duration::from_secs(20);
 
 /// The mark that the sidecar sets on its connections: a rootless sandbox has only one user to tell it by.
 const MARK: u32 = 0x57ef;
-
-/// The port on which a sidecar serves its statistics, on all of the pod's addresses.
-const STATISTICS: u16 = 15020;
 
 /// Environment variable with the log level of all sidecars, for finding out why something fails.
 pub const LOG: &str = "WEFT_SIDECAR_LOG";
@@ -280,7 +277,7 @@ impl MeshPod {
     }
 
     async fn statistics(&self, path: &str) -> Result<Answer, Error> {
-        Call::get(path).tcp(SocketAddr::new(self.pod.v4(), STATISTICS)).await
+        Call::get(path).tcp(SocketAddr::new(self.pod.v4(), PROBE_PORT)).await
     }
 }
 

@@ -40,6 +40,13 @@ mod rules;
 pub use cidr::{Cidr, ParseCidrError};
 pub use error::Error;
 
+/// Where the sidecar listens for outbound connections.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Where the sidecar listens for inbound connections.
+pub const INBOUND_PORT: u16 = 15006;
+/// Where the sidecar answers probes and scrapes, on all addresses.
+pub const PROBE_PORT: u16 = 15020;
+
 /// What is redirected, and what is not. Fields are named as in the sidecar injector's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -73,11 +80,11 @@ impl Default for Redirect {
     /// it: [`install`] refuses that.
     fn default() -> Self {
         Self {
-            outbound_port: 15001,
-            inbound_port: 15006,
+            outbound_port: OUTBOUND_PORT,
+            inbound_port: INBOUND_PORT,
             exclude_mark: None,
             exclude_uid: None,
-            exclude_inbound_ports: vec![15020],
+            exclude_inbound_ports: vec![PROBE_PORT],
             include_inbound_ports: None,
             exclude_outbound_ports: Vec::new(),
             exclude_outbound_cidrs: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weft_inject::names::INBOUND_PORT;
 use weft_xds::google::protobuf::Any;
 use weft_xds::{metadata, names};
 
@@ -12,8 +13,6 @@ use crate::model::{InboundPort, MeshConfig, Model, Protocol, UnknownDestination}
 
 /// Longer than callers keep idle connections, so that no request meets a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
-/// Where redirected connections arrive.
-const PORT: u16 = 15006;
 
 pub(super) fn listener(model: &Model, namespace: &str, name: &str) -> Option<Any> {
     let workload = model.workload(namespace, name)?;
@@ -24,7 +23,7 @@ pub(super) fn listener(model: &Model, namespace: &str, name: &str) -> Option<Any
     undeclared(workload.tls, &workload.access, &mut chains);
     let detects = workload.ports.values().any(|p| p.protocol == Protocol::Detect);
     let message = listener::Listener {
-        address: address(any_address(PORT)),
+        address: address(any_address(INBOUND_PORT)),
         traffic_direction: core::TrafficDirection::Inbound.into(),
         filter_chains: chains,
         metadata: Some(mesh(model.config())),
