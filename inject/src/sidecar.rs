@@ -91,7 +91,7 @@ pub(crate) fn redirect_json(redirect: &Redirect) -> String {
     serde_json::to_string(redirect).unwrap_or_default()
 }
 
-/// Token, roots and a memory-backed folder for the key. Their names begin with `weft-`.
+/// Token, roots and a memory-backed folder for the key. Their names begin with [`VOLUME_PREFIX`](weft_cni::injection::VOLUME_PREFIX).
 pub(crate) fn volumes() -> Vec<Value> {
     vec![
         json!({

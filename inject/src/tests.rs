@@ -62,6 +62,22 @@ fn uninjecting_gives_the_pod_back() {
     assert_eq!(uninject(&bare), bare);
 }
 
+/// Without, the CNI plugin would let an injected pod start unredirected while the node's agent is away.
+#[test]
+fn every_volume_that_injection_adds_is_told_by_its_prefix() {
+    let mut original = pod();
+    original["spec"]["volumes"] = json!([{ "name": "data", "emptyDir": {} }]);
+    for settings in [Settings::default(), Settings { cni: true, ..Settings::default() }] {
+        let pod = injected(&original, &settings);
+        let volumes = pod["spec"]["volumes"].as_array().unwrap().iter().map(|volume| volume["name"].as_str().unwrap());
+        let added: Vec<_> = volumes.filter(|name| *name != "data").collect();
+        assert_eq!(added.len(), 3, "{added:?}");
+        for name in added {
+            assert!(name.starts_with(weft_cni::injection::VOLUME_PREFIX), "{name}");
+        }
+    }
+}
+
 #[test]
 fn only_the_init_container_has_net_admin_and_with_cni_nothing_has_it() {
     let pod_with = |cni| injected(&pod(), &Settings { cni, ..Settings::default() });
