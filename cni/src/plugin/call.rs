@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use weft_cni::CNI_VERSIONS as VERSIONS;
+use weft_cni::agent::Question;
 
 use super::reply::{Code, Failure};
 
@@ -139,15 +140,8 @@ pub(super) struct Attachment {
     pub(super) interface: String,
     /// None only for DEL, after the namespace has gone.
     pub(super) netns: Option<PathBuf>,
-    pub(super) pod: Option<Pod>,
-}
-
-/// The pod the container is of, as far as the runtime says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pod {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: Option<String>,
+    /// The pod the container is of, as far as the runtime says.
+    pub(super) pod: Option<Question>,
 }
 
 impl Attachment {
@@ -174,7 +168,7 @@ impl Attachment {
 }
 
 /// The pod that `CNI_ARGS` name; none for a container that is not Kubernetes'.
-fn pod(arguments: &str) -> Result<Option<Pod>, String> {
+fn pod(arguments: &str) -> Result<Option<Question>, String> {
     let mut values = BTreeMap::new();
     for pair in arguments.split(';').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair
@@ -186,7 +180,7 @@ fn pod(arguments: &str) -> Result<Option<Pod>, String> {
     let (Some(namespace), Some(name)) = (value("K8S_POD_NAMESPACE"), value("K8S_POD_NAME")) else {
         return Ok(None);
     };
-    Ok(Some(Pod { namespace, name, uid: value("K8S_POD_UID") }))
+    Ok(Some(Question { namespace, name, uid: value("K8S_POD_UID") }))
 }
 
 /// What the specification allows as a network's or container's name; so it is safe in a file's name, too.
@@ -205,7 +199,7 @@ mod tests {
     fn a_pod_is_known_by_what_the_runtime_passes() {
         let text =
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-1;K8S_POD_INFRA_CONTAINER_ID=ab;K8S_POD_UID=7";
-        let expected = Pod { namespace: "shop".into(), name: "web-1".into(), uid: Some("7".into()) };
+        let expected = Question { namespace: "shop".into(), name: "web-1".into(), uid: Some("7".into()) };
         assert_eq!(pod(text).unwrap(), Some(expected));
         assert_eq!(pod("").unwrap(), None);
         assert_eq!(pod("IgnoreUnknown=1").unwrap(), None);

@@ -16,7 +16,7 @@ use weft_cni::agent::{self, Answer, Question};
 use weft_cni::injection::{self, VOLUME_PREFIX};
 use weft_cni::redirect::Redirect;
 
-use super::call::{Attachment, Configuration, Pod};
+use super::call::{Attachment, Configuration};
 use super::reply::{Code, Failure};
 
 /// What is to be done with a pod.
@@ -39,10 +39,8 @@ pub(super) fn decide(configuration: &Configuration, attachment: &Attachment) -> 
             .map_err(|error| Failure::new(Code::Annotation, format!("pod {}/{}: {error}", pod.namespace, pod.name)))?;
         return Ok(redirect.map_or(Decision::Leave, |redirect| Decision::Redirect(Box::new(redirect))));
     }
-    let Pod { namespace, name, uid } = pod.clone();
-    let question = Question { namespace, name, uid };
     let patience = Duration::from_secs(configuration.agent_patience_seconds);
-    let doubt = match agent::ask(&configuration.agent_socket, &question, patience) {
+    let doubt = match agent::ask(&configuration.agent_socket, pod, patience) {
         Ok(Answer::Redirect(redirect)) => return Ok(Decision::Redirect(redirect)),
         Ok(Answer::Leave(_)) => return Ok(Decision::Leave),
         Ok(Answer::Unknown(reason)) => reason,
@@ -61,7 +59,7 @@ pub(super) fn decide(configuration: &Configuration, attachment: &Attachment) -> 
 }
 
 /// Whether the kubelet has mounted a volume of the injector's; none if it cannot be seen.
-fn has_own_volumes(kubelet_dir: &Path, pod: &Pod) -> Option<bool> {
+fn has_own_volumes(kubelet_dir: &Path, pod: &Question) -> Option<bool> {
     // A UID is part of a path here; only what looks like one is looked for.
     let uid = pod.uid.as_deref().filter(|uid| uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))?;
     let mut found = false;
@@ -81,7 +79,7 @@ mod tests {
     #[test]
     fn a_pods_volumes_tell_whether_it_is_injected() {
         let kubelet = tempfile::tempdir().unwrap();
-        let pod = |uid: &str| Pod { namespace: "shop".into(), name: "web".into(), uid: Some(uid.into()) };
+        let pod = |uid: &str| Question { namespace: "shop".into(), name: "web".into(), uid: Some(uid.into()) };
         let volume = |uid: &str, path: &str| {
             std::fs::create_dir_all(kubelet.path().join("pods").join(uid).join("volumes").join(path)).unwrap();
         };
