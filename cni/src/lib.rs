@@ -6,6 +6,7 @@
 //! | [`injection`] | what the injector writes on a pod, and what it means |
 //! | [`netns`] | working in another network namespace |
 //! | [`agent`] | the plugin's question to the node's agent |
+//! | [`PluginSettings`] | what the node's agent tells the plugin |
 //!
 //! The program itself: `plugin` is the CNI plugin, `init` the init container where there is no plugin, `validate` the proof inside a pod.
 
@@ -13,6 +14,9 @@ pub mod agent;
 pub mod injection;
 pub mod netns;
 pub mod redirect;
+mod settings;
+
+pub use settings::PluginSettings;
 
 /// The plugin's name: of its program on the node, and of its `type` in a network's configuration.
 pub const PLUGIN: &str = "weft-cni";

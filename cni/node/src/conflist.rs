@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use weft_cni::{CNI_VERSIONS, PLUGIN};
+use weft_cni::{CNI_VERSIONS, PLUGIN, PluginSettings};
 
 /// Why a configuration cannot have the plugin.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,29 +91,14 @@ pub fn is_made(text: &str) -> bool {
 const MARK: &str = "weft.mesh/made";
 
 /// Our entry in a list: what the plugin is told.
-pub fn entry(settings: &EntrySettings) -> String {
-    json!({
-        "type": PLUGIN,
-        "capabilities": { "io.kubernetes.cri.pod-annotations": true },
-        "agentSocket": settings.agent_socket,
-        "stateDir": settings.state_dir,
-        "kubeletDir": settings.kubelet_dir,
-        "excludeNamespaces": settings.exclude_namespaces,
-    })
-    .to_string()
-}
-
-/// What is in our entry. Paths are the node's.
-#[derive(Debug, Clone)]
-pub struct EntrySettings {
-    /// Where the agent listens.
-    pub agent_socket: String,
-    /// Where the plugin keeps its notes.
-    pub state_dir: String,
-    /// The kubelet's folder.
-    pub kubelet_dir: String,
-    /// Namespaces whose pods are never the mesh's.
-    pub exclude_namespaces: Vec<String>,
+///
+/// # Errors
+/// If a path is no UTF-8, which a configuration has to be.
+pub fn entry(settings: &PluginSettings) -> serde_json::Result<String> {
+    let mut entry = serde_json::to_value(settings)?;
+    entry["type"] = PLUGIN.into();
+    entry["capabilities"] = json!({ "io.kubernetes.cri.pod-annotations": true });
+    Ok(entry.to_string())
 }
 
 /// Where the plugins of a list are in its text.
@@ -181,6 +166,32 @@ mod tests {
     use super::*;
 
     const ENTRY: &str = r#"{"type":"weft-cni","n":1}"#;
+
+    #[test]
+    fn what_the_agent_writes_is_what_the_plugin_reads() {
+        let settings = PluginSettings {
+            agent_socket: "/mesh/agent.sock".into(),
+            agent_patience_seconds: 7,
+            exclude_namespaces: vec!["mesh".into()],
+            kubelet_dir: "/mesh/kubelet".into(),
+            state_dir: "/mesh/attachments".into(),
+        };
+        let text = entry(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<PluginSettings>(&text).unwrap(), settings);
+        let entry: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(entry["type"], "weft-cni");
+        assert_eq!(entry["capabilities"]["io.kubernetes.cri.pod-annotations"], true);
+        // Nodes have entries of other versions: these names are for good.
+        for (name, value) in [
+            ("agentSocket", json!("/mesh/agent.sock")),
+            ("agentPatienceSeconds", json!(7)),
+            ("excludeNamespaces", json!(["mesh"])),
+            ("kubeletDir", json!("/mesh/kubelet")),
+            ("stateDir", json!("/mesh/attachments")),
+        ] {
+            assert_eq!(entry[name], value, "{name}");
+        }
+    }
 
     #[test]
     fn the_plugin_comes_last_and_goes_without_a_trace() {

@@ -12,7 +12,8 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use weft_cni_node::conflist::{EntrySettings, entry};
+use weft_cni::PluginSettings;
+use weft_cni_node::conflist;
 use weft_cni_node::http::{self, Pages};
 use weft_cni_node::pods::Pods;
 use weft_cni_node::removal::{self, Owner};
@@ -123,14 +124,15 @@ async fn work(options: &Options, listener: TcpListener, client: Client) -> anyho
         }
         pods.ready().await;
         let listener = socket::listen(&socket_path(&options.run_dir))?;
-        let settings = EntrySettings {
-            agent_socket: socket_path(&options.run_dir).display().to_string(),
-            state_dir: options.run_dir.join("attachments").display().to_string(),
-            kubelet_dir: options.kubelet_dir.display().to_string(),
+        let settings = PluginSettings {
+            agent_socket: socket_path(&options.run_dir),
+            state_dir: options.run_dir.join("attachments"),
+            kubelet_dir: options.kubelet_dir.clone(),
             exclude_namespaces: options.exclude_namespaces.clone(),
+            ..PluginSettings::default()
         };
-        let keeping =
-            configuration::keep(options.folders.conf_dir.clone(), entry(&settings), status, Arc::clone(&metrics));
+        let entry = conflist::entry(&settings).context("cannot write the plugin's entry")?;
+        let keeping = configuration::keep(options.folders.conf_dir.clone(), entry, status, Arc::clone(&metrics));
         let repairs = Repairs::new(options.repair, options.proc_dir.clone(), client.clone(), Arc::clone(&metrics));
         tokio::join!(
             socket::serve(listener, pods.clone(), Arc::clone(&metrics)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use weft_cni::CNI_VERSIONS as VERSIONS;
+use weft_cni::PluginSettings;
 use weft_cni::agent::Question;
 
 use super::reply::{Code, Failure};
@@ -45,21 +46,8 @@ pub(super) struct Configuration {
     pub(super) previous: Option<Value>,
     #[serde(rename = "runtimeConfig", default)]
     runtime: RuntimeConfiguration,
-    /// Where the node's agent listens.
-    #[serde(rename = "agentSocket", default = "agent_socket")]
-    pub(super) agent_socket: PathBuf,
-    /// How long to wait for an agent that is being replaced.
-    #[serde(rename = "agentPatienceSeconds", default = "agent_patience")]
-    pub(super) agent_patience_seconds: u64,
-    /// Namespaces whose pods are never the mesh's.
-    #[serde(rename = "excludeNamespaces", default)]
-    pub(super) exclude_namespaces: Vec<String>,
-    /// The kubelet's `--root-dir`.
-    #[serde(rename = "kubeletDir", default = "kubelet_dir")]
-    pub(super) kubelet_dir: PathBuf,
-    /// Where the plugin notes what it installed.
-    #[serde(rename = "stateDir", default = "state_dir")]
-    pub(super) state_dir: PathBuf,
+    #[serde(flatten)]
+    pub(super) settings: PluginSettings,
     #[serde(rename = "cni.dev/valid-attachments", alias = "cni.dev/attachments")]
     pub(super) valid_attachments: Option<Vec<ValidAttachment>>,
 }
@@ -115,22 +103,6 @@ impl Configuration {
     pub(super) fn annotations(&self) -> Option<&BTreeMap<String, String>> {
         self.runtime.annotations.as_ref()
     }
-}
-
-fn agent_socket() -> PathBuf {
-    weft_cni::agent::SOCKET.into()
-}
-
-fn agent_patience() -> u64 {
-    5
-}
-
-fn kubelet_dir() -> PathBuf {
-    "/var/lib/kubelet".into()
-}
-
-fn state_dir() -> PathBuf {
-    "/run/weft-cni/attachments".into()
 }
 
 /// One interface of one container: what ADD, DEL and CHECK are about.
@@ -204,6 +176,24 @@ mod tests {
         assert_eq!(pod("").unwrap(), None);
         assert_eq!(pod("IgnoreUnknown=1").unwrap(), None);
         assert!(pod("K8S_POD_NAME").unwrap_err().contains("is no NAME=value"));
+    }
+
+    #[test]
+    fn the_plugins_settings_stand_beside_what_every_plugin_is_told() {
+        let settings = PluginSettings {
+            agent_socket: "/mesh/agent.sock".into(),
+            agent_patience_seconds: 7,
+            exclude_namespaces: vec!["mesh".into()],
+            kubelet_dir: "/mesh/kubelet".into(),
+            state_dir: "/mesh/attachments".into(),
+        };
+        let mut text = serde_json::to_value(&settings).unwrap();
+        text["cniVersion"] = "1.1.0".into();
+        text["name"] = "net".into();
+        let read = |text: &Value| Configuration::read(text.to_string().as_bytes(), "ADD", "0.3.0").unwrap();
+        assert_eq!(read(&text).settings, settings);
+        let bare = serde_json::json!({ "cniVersion": "1.1.0", "name": "net" });
+        assert_eq!(read(&bare).settings, PluginSettings::default());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn decide(configuration: &Configuration, attachment: &Attachment) -> 
     let Some(pod) = &attachment.pod else {
         return Ok(Decision::Leave);
     };
-    if configuration.exclude_namespaces.contains(&pod.namespace) {
+    if configuration.settings.exclude_namespaces.contains(&pod.namespace) {
         return Ok(Decision::Leave);
     }
     if let Some(annotations) = configuration.annotations() {
@@ -39,17 +39,17 @@ pub(super) fn decide(configuration: &Configuration, attachment: &Attachment) -> 
             .map_err(|error| Failure::new(Code::Annotation, format!("pod {}/{}: {error}", pod.namespace, pod.name)))?;
         return Ok(redirect.map_or(Decision::Leave, |redirect| Decision::Redirect(Box::new(redirect))));
     }
-    let patience = Duration::from_secs(configuration.agent_patience_seconds);
-    let doubt = match agent::ask(&configuration.agent_socket, pod, patience) {
+    let patience = Duration::from_secs(configuration.settings.agent_patience_seconds);
+    let doubt = match agent::ask(&configuration.settings.agent_socket, pod, patience) {
         Ok(Answer::Redirect(redirect)) => return Ok(Decision::Redirect(redirect)),
         Ok(Answer::Leave(_)) => return Ok(Decision::Leave),
         Ok(Answer::Unknown(reason)) => reason,
         Err(error) => {
-            let socket = configuration.agent_socket.display();
+            let socket = configuration.settings.agent_socket.display();
             format!("the node's agent does not answer at {socket} ({error}): see the DaemonSet weft-cni")
         }
     };
-    if has_own_volumes(&configuration.kubelet_dir, pod) == Some(false) {
+    if has_own_volumes(&configuration.settings.kubelet_dir, pod) == Some(false) {
         return Ok(Decision::Leave);
     }
     let (namespace, name) = (&pod.namespace, &pod.name);

@@ -87,7 +87,7 @@ fn add(mut configuration: Configuration, environment: &Environment) -> Result<Va
         verify(installed, &redirect)?;
         if let Err(error) = Records::of(&configuration).write(&attachment, &redirect) {
             // The pod is redirected; CHECK will decide anew what it should be.
-            eprintln!("cannot note the redirection in {}: {error}", configuration.state_dir.display());
+            eprintln!("cannot note the redirection in {}: {error}", configuration.settings.state_dir.display());
         }
     }
     Ok(pass_on(previous, &configuration.version))
@@ -97,7 +97,10 @@ fn add(mut configuration: Configuration, environment: &Environment) -> Result<Va
 fn delete(configuration: &Configuration, environment: &Environment) -> Result<(), Failure> {
     let attachment = Attachment::read(environment, false)?;
     let still_attached = Records::of(configuration).remove(&attachment).unwrap_or_else(|error| {
-        eprintln!("cannot clear the note of the redirection in {}: {error}", configuration.state_dir.display());
+        eprintln!(
+            "cannot clear the note of the redirection in {}: {error}",
+            configuration.settings.state_dir.display()
+        );
         false
     });
     let Some(path) = attachment.netns.filter(|_| !still_attached) else {
@@ -138,7 +141,7 @@ fn collect(configuration: &Configuration) -> Result<(), Failure> {
         valid.iter().any(|valid| valid.container == container && valid.interface == interface)
     };
     Records::of(configuration).keep(is_valid).map_err(|error| {
-        Failure::new(Code::Io, format!("cannot clear up {}: {error}", configuration.state_dir.display()))
+        Failure::new(Code::Io, format!("cannot clear up {}: {error}", configuration.settings.state_dir.display()))
     })
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn of(configuration: &Configuration) -> Self {
-        Self { directory: configuration.state_dir.join(&configuration.name) }
+        Self { directory: configuration.settings.state_dir.join(&configuration.name) }
     }
 
     /// Notes that the attachment's pod has been redirected.
