@@ -50,30 +50,30 @@ pub enum Error {
 /// # Errors
 /// [`Error::Unusable`] if there is no place for it; nothing has been changed then.
 pub fn reconcile(folder: &Path, entry: &str) -> Result<State, Error> {
-    let files = configurations(folder)?;
-    let theirs: Vec<&PathBuf> = files.iter().filter(|path| !is_ours(path)).collect();
+    let (ours, theirs) = configurations(folder)?;
     let Some((first, others)) = theirs.split_first() else {
-        clear(&files, None)?;
+        clear(&ours, None)?;
         return Ok(State::Waiting);
     };
     let text = read(first)?;
-    let unusable = |reason| Error::Unusable { path: first.to_path_buf(), reason };
+    let unusable = |reason| Error::Unusable { path: first.clone(), reason };
     let (path, changed) = if is_list(first) {
         let changed = match conflist::with_plugin(&text, entry).map_err(unusable)? {
             Some(with) => write_if_unchanged(first, &text, &with)?,
             None => false,
         };
-        (first.to_path_buf(), changed)
+        (first.clone(), changed)
     } else {
         let list = conflist::list_of(&text, entry).map_err(unusable)?;
-        let ours = list_beside(first);
-        let same = fs::read_to_string(&ours).is_ok_and(|there| there == list);
-        (ours.clone(), !same && files::replace(&ours, list.as_bytes(), mode(first), || true)?)
+        let beside = list_beside(first);
+        let same = fs::read_to_string(&beside).is_ok_and(|there| there == list);
+        let changed = !same && files::replace(&beside, list.as_bytes(), mode(first), || true)?;
+        (beside, changed)
     };
     for other in others {
         strip(other)?;
     }
-    clear(&files, Some(&path))?;
+    clear(&ours, Some(&path))?;
     Ok(State::InPlace { path, changed })
 }
 
@@ -82,19 +82,19 @@ pub fn reconcile(folder: &Path, entry: &str) -> Result<State, Error> {
 /// # Errors
 /// If a file cannot be written or removed. What is no list is left alone.
 pub fn remove(folder: &Path) -> Result<bool, Error> {
-    let files = configurations(folder)?;
+    let (ours, theirs) = configurations(folder)?;
     let mut removed = false;
-    for path in files.iter().filter(|path| !is_ours(path)) {
+    for path in &theirs {
         removed |= strip(path)?;
     }
-    Ok(clear(&files, None)? || removed)
+    Ok(clear(&ours, None)? || removed)
 }
 
-/// Runtimes' candidates, in their order.
-fn configurations(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Runtimes' candidates, in their order: the files we made as a whole, and everybody else's.
+fn configurations(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
         Err(error) => return Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", folder.display()))),
     };
     let mut files = Vec::new();
@@ -108,7 +108,7 @@ fn configurations(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     files.sort();
-    Ok(files)
+    Ok(files.into_iter().partition(|path| is_ours(path)))
 }
 
 /// A name right before that of `single`: '-' comes before '.'.
@@ -127,9 +127,9 @@ fn is_list(path: &Path) -> bool {
 }
 
 /// Removes the files we made, but `keep`.
-fn clear(files: &[PathBuf], keep: Option<&Path>) -> io::Result<bool> {
+fn clear(ours: &[PathBuf], keep: Option<&Path>) -> io::Result<bool> {
     let mut removed = false;
-    for path in files.iter().filter(|path| keep != Some(path) && is_ours(path)) {
+    for path in ours.iter().filter(|path| keep != Some(path)) {
         removed |= files::remove(path)?;
     }
     Ok(removed)
