@@ -164,7 +164,7 @@ pub(crate) struct CheckArgs {
     /// Check a cluster in which Weft is not installed yet
     #[arg(long)]
     pub(crate) pre: bool,
-    /// Repeat failed checks for this long, such as 2m
+    /// Repeat the checks while one fails, for this long, such as 2m
     #[arg(long, value_name = "TIME")]
     pub(crate) wait: Option<Duration>,
     #[command(flatten)]

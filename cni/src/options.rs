@@ -28,7 +28,7 @@ struct SingleOptions {
     /// The sidecar's port for inbound connections
     #[arg(long, value_name = "PORT", default_value_t = redirect::INBOUND_PORT)]
     inbound_port: u16,
-    /// Ports that others connect to past the sidecar [default: 15020]
+    /// Ports that others connect to past the sidecar, besides its own port 15020
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     skip_inbound_ports: Vec<u16>,
     /// Only these ports are redirected when others connect

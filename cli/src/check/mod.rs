@@ -109,8 +109,8 @@ pub(crate) fn markdown() -> String {
     let mut text = String::from(
         "# Checks\n\n\
          <!-- Made from the program by `weft reference checks > docs/reference/checks.md`; a test compares. -->\n\n\
-         `weft check --pre` looks at a cluster before Weft is installed, `weft check` afterwards; `--wait 2m` repeats failed checks for that\n\
-         long. Everything is asked through `kubectl`, with your rights, and nothing is changed. √ is well, ‼ works but wants a look, × does\n\
+         `weft check --pre` looks at a cluster before Weft is installed, `weft check` afterwards; `--wait 2m` repeats the checks while one\n\
+         fails, for that long. Everything is asked through `kubectl`, with your rights, and nothing is changed. √ is well, ‼ works but wants a look, × does\n\
          not work, and only × makes the exit code 1.\n",
     );
     for category in &CATEGORIES {
