@@ -100,8 +100,3 @@ impl Node {
         run(&self.scripts.join(name).to_string_lossy(), arguments, "").await.map(drop)
     }
 }
-
-/// The identity that a pod of a service account has.
-pub(crate) fn identity(namespace: &str, account: &str) -> String {
-    format!("spiffe://{}/ns/{namespace}/sa/{account}", weft_local_mesh::TRUST_DOMAIN)
-}

@@ -3,11 +3,12 @@
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::ResourceExt;
+use weft_local_mesh::identity;
 
 use crate::cluster::{PATIENCE, until};
 use crate::load::Load;
 use crate::manifests;
-use crate::mesh::{Mesh, SYSTEM, identity};
+use crate::mesh::{Mesh, SYSTEM};
 use crate::report::Test;
 use crate::tests::tests;
 

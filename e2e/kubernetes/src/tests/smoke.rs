@@ -3,11 +3,12 @@
 use anyhow::{bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use weft_local_mesh::identity;
 
 use crate::cluster::{PATIENCE, until};
 use crate::load::Load;
 use crate::manifests;
-use crate::mesh::{Mesh, identity};
+use crate::mesh::Mesh;
 use crate::report::Test;
 use crate::tests::tests;
 

@@ -4,10 +4,11 @@ use anyhow::ensure;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use weft_local_mesh::identity;
 
 use crate::cluster::{PATIENCE, until};
 use crate::manifests::{self, VERSION};
-use crate::mesh::{Mesh, identity};
+use crate::mesh::Mesh;
 use crate::report::Test;
 use crate::tests::tests;
 
