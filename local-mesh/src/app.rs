@@ -79,6 +79,30 @@ impl App {
         Call::post("/control/recover").unix(&self.socket()).await?.text().map(drop)
     }
 
+    /// Lets it crash on this share of its requests until it has done so `times`, and waits until it runs and is told to no
+    /// more; returns how often it did. Somebody has to start it again whenever it ends, as [`crate::Mesh::keep_running`] does.
+    ///
+    /// # Errors
+    /// If it has not crashed as often, or does not run again, within the limit.
+    pub async fn crash(&self, rate: f64, times: u64, limit: Duration) -> Result<u64, Error> {
+        let how = format!("mode=crash&rate={rate}");
+        let before = self.restarts();
+        // A started process has forgotten the order to crash: it is given again.
+        wait::until(limit, &format!("the application of {} crashes", self.pod.name()), async || {
+            if self.restarts() - before >= times {
+                return Ok(Some(()));
+            }
+            // Fails while the process is down.
+            let _ = self.fail(&how).await;
+            Ok(None)
+        })
+        .await?;
+        // Whether it has just been started or is about to be.
+        let again = format!("the application of {} runs again", self.pod.name());
+        wait::until(limit, &again, async || Ok(self.recover().await.ok())).await?;
+        Ok(self.restarts() - before)
+    }
+
     /// Ends it at once and for good, and waits until it has gone.
     pub async fn kill(&self) {
         self.stopping.cancel();

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use weft_e2e::Mesh;
 use weft_e2e::yaml::{policy, service};
 use weft_local_mesh::client::Call;
-use weft_local_mesh::{Error, Load, MeshPod, Programs, Spec, wait};
+use weft_local_mesh::{Load, MeshPod, Programs, Spec, wait};
 use weft_sandbox::testing::{self, Failure, TestResult};
 
 use super::sockets::{connect, connect_http2};
@@ -34,7 +34,10 @@ pub(crate) async fn a_crashing_replica_is_hidden_by_retries_in_every_protocol_of
     shop.traffic(&format!("retries: {{ attempts: 3, on: {on}, budget: {{ percent: 100, minConcurrency: 20 }} }}"))
         .await?;
     let loads = shop.loads().await?;
-    try_join_all(shop.replicas.iter().map(|replicas| crash(&shop.mesh, &replicas[0]))).await?;
+    for replicas in &shop.replicas {
+        shop.mesh.keep_running(&replicas[0])?;
+    }
+    try_join_all(shop.replicas.iter().map(async |replicas| replicas[0].app()?.crash(0.2, 3, LIMIT).await)).await?;
     let metrics = shop.client.metrics().await?;
     for (load, (role, ..)) in loads.iter().zip(KINDS) {
         let total = load.total().await?;
@@ -145,21 +148,6 @@ impl Shop {
         }
         Ok(loads)
     }
-}
-
-/// Lets a replica crash on requests, three times; it is started again as a kubelet would.
-async fn crash(mesh: &Mesh, victim: &MeshPod) -> Result<(), Error> {
-    mesh.keep_running(victim)?;
-    let app = victim.app()?;
-    wait::until(LIMIT, &format!("{} crashes", victim.name()), async || {
-        // A process that has just been started has no such order; one that is down does not answer.
-        if app.restarts() < 3 {
-            let _ = app.fail("mode=crash&rate=0.2").await;
-            return Ok(None);
-        }
-        Ok(app.recover().await.ok())
-    })
-    .await
 }
 
 /// One request on an open connection: the head of its answer, in lower case but for the first line.

@@ -9,7 +9,7 @@ use super::super::folder::{self, Replacement};
 use super::super::observe::Retries;
 use super::super::report::Findings;
 use super::super::shop::Shop;
-use super::{Pace, RATE, Story, verdict};
+use super::{RATE, Story, verdict};
 
 /// The first policy of the file is the catalog's, and the catalog's `attempts` come first.
 pub(super) const RETRIES_OFF: Replacement = ("attempts: 2", "attempts: 0");
@@ -19,6 +19,9 @@ pub(super) const ROUND_ROBIN: Replacement = (
     "  timeouts: { request: 3s, backendRequest: 1s }\n  loadBalancing: { algorithm: RoundRobin }",
 );
 pub(super) const OUTLIERS_OFF: Replacement = ("consecutiveErrors: 5", "consecutiveErrors: 0");
+
+/// The share of its requests on which the replica crashes.
+const CRASHING: f64 = 0.03;
 
 /// Crashes over which retries are judged.
 const CRASHES: u64 = 5;
@@ -46,7 +49,7 @@ async fn hidden_crashes(
     let sidecar = shop.loadgen()?;
     let before = sidecar.metrics().await?;
     shop.catalog.mark("hidden").await?;
-    let crashes = crash(pace, victim, CRASHES).await?;
+    let crashes = victim.app()?.crash(pace.share(CRASHING), CRASHES, pace.patience(LIMIT)).await?;
     let counts = shop.catalog.since("hidden").await?;
     let after = sidecar.metrics().await?;
     let retries = Retries::between(&before, &after, "shop/catalog");
@@ -76,7 +79,7 @@ async fn visible_crashes(
 ) -> anyhow::Result<()> {
     apply(shop, &[ROUND_ROBIN, OUTLIERS_OFF, RETRIES_OFF]).await?;
     shop.catalog.mark("visible").await?;
-    let crashes = crash(pace, victim, CRASHES).await?;
+    let crashes = victim.app()?.crash(pace.share(CRASHING), CRASHES, pace.patience(LIMIT)).await?;
     let counts = shop.catalog.since("visible").await?;
     findings.counter_proof(
         counts.failed > 0,
@@ -150,24 +153,4 @@ async fn ejection(
 async fn apply(shop: &Shop, edits: &[Replacement]) -> anyhow::Result<()> {
     folder::edit(shop.control_plane().folder(), "traffic.yaml", edits)?;
     Ok(shop.mesh.in_force().await?)
-}
-
-/// Lets the replica crash on requests until it has done so `times`; returns how often it did.
-async fn crash(pace: Pace, victim: &Arc<MeshPod>, times: u64) -> anyhow::Result<u64> {
-    let (victim, limit) = (victim.app()?, pace.patience(LIMIT));
-    let how = format!("mode=crash&rate={}", pace.share(0.03));
-    let before = victim.restarts();
-    // A started process has forgotten the order to crash: it is given again.
-    wait::until(limit, "the replica crashes", async || {
-        if victim.restarts() - before >= times {
-            return Ok(Some(()));
-        }
-        // Fails while the process is down.
-        let _ = victim.fail(&how).await;
-        Ok(None)
-    })
-    .await?;
-    // Whether it has just been started or is about to be.
-    wait::until(limit, "the replica runs again", async || Ok(victim.recover().await.ok())).await?;
-    Ok(victim.restarts() - before)
 }
