@@ -40,7 +40,8 @@ impl Samples {
 
     /// The sum of a metric's samples that have these labels.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.of(name, labels).map(|sample| sample.value).sum()
+        // From 0: the standard library's sum of nothing is -0, and would be shown so.
+        self.of(name, labels).fold(0.0, |sum, sample| sum + sample.value)
     }
 }
 
@@ -98,6 +99,7 @@ mod tests {
         assert_eq!(samples.sum("weft_requests_total", &[("direction", "inbound")]), 4.0);
         assert_eq!(samples.sum("weft_requests_total", &[("peer", "a\"b")]), 3.0);
         assert_eq!(samples.sum("weft_requests_total", &[("nobody", "")]), 0.0);
+        assert_eq!(samples.sum("weft_nothing", &[]).to_string(), "0", "and not -0");
         assert_eq!(samples.sum("weft_up", &[]), 1.0);
     }
 }
