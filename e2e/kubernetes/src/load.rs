@@ -37,8 +37,13 @@ impl<'a> Load<'a> {
         serde_json::from_str(&answer.body).with_context(|| format!("a load's counters: {answer:?}"))
     }
 
-    /// Waits until that many calls have been made since the mark: their counters.
-    pub(crate) async fn calls_since(&self, name: &str, calls: u64) -> anyhow::Result<Counts> {
+    /// Waits until that many more calls have been made: their counters.
+    pub(crate) async fn next(&self, calls: u64) -> anyhow::Result<Counts> {
+        self.mark("next").await?;
+        self.calls_since("next", calls).await
+    }
+
+    async fn calls_since(&self, name: &str, calls: u64) -> anyhow::Result<Counts> {
         until(PATIENCE, &format!("{calls} calls of {}", self.pod), async || {
             let counts = self.since(name).await?;
             Ok((counts.sent >= calls).then_some(counts))
@@ -49,8 +54,7 @@ impl<'a> Load<'a> {
     /// Waits until calls succeed: the load begins before everything that it calls is ready.
     pub(crate) async fn settled(&self) -> anyhow::Result<()> {
         until(PATIENCE, &format!("20 calls of {} in a row succeed", self.pod), async || {
-            self.mark("settled").await?;
-            let counts = self.calls_since("settled", 20).await?;
+            let counts = self.next(20).await?;
             Ok((counts.failed == 0).then_some(()))
         })
         .await

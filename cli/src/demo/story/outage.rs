@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use weft_local_mesh::client::Call;
-use weft_local_mesh::{Endpoint, Settings, wait};
+use weft_local_mesh::{Counts, Endpoint, Settings, wait};
 
 use super::super::report::Findings;
 use super::super::shop::Shop;
@@ -72,12 +72,8 @@ pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::R
         "the same destination after the restart",
         format!("served after {:.1} s", restarted.elapsed().as_secs_f64()),
     );
-    let quiet = wait::until(limit, "the endpoint change takes effect", async || {
-        shop.catalog.mark("changed").await?;
-        let counts = shop.catalog.reach("changed", limit, "40 requests", |counts| counts.sent >= 40).await?;
-        Ok((counts.replica(leaving.name()) == 0).then_some(counts))
-    })
-    .await?;
+    let unseen = |counts: &Counts| counts.replica(leaving.name()) == 0;
+    let quiet = shop.catalog.until("the endpoint change takes effect", 40, limit, unseen).await?;
     findings.measured(
         true,
         "the endpoint change made during the outage",

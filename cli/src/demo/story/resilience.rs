@@ -99,8 +99,7 @@ async fn ejection(
     let limit = pace.patience(LIMIT);
     // 500 and not 503: the balancer itself would avoid a replica that says it is overloaded.
     victim.app()?.fail("mode=error&status=500").await?;
-    shop.catalog.mark("failing").await?;
-    let counts = shop.catalog.reach("failing", limit, "300 requests", |counts| counts.sent >= 300).await?;
+    let counts = shop.catalog.next(300, limit).await?;
     findings.counter_proof(
         counts.failed * 10 >= counts.sent,
         format!("a failing replica of {replicas} with outlier detection off"),

@@ -56,9 +56,7 @@ pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::R
                 format!("{}; {} retries, {} over budget", verdict(&counts), retries.made, retries.over_budget)
             },
         );
-        load.mark("after").await?;
-        let counts = load.reach("after", grace, "requests afterwards", |counts| counts.sent >= 200).await?;
-        after.extend(counts.replicas.into_keys());
+        after.extend(load.next(200, grace).await?.replicas.into_keys());
     }
     let left: Vec<_> = before.intersection(&after).collect();
     findings.measured(

@@ -46,13 +46,11 @@ async fn splits_requests_by_weight(mesh: &Mesh) -> anyhow::Result<()> {
     mesh.cluster.apply(&route(rule)).await?;
     let load = load(mesh).await?;
     until(PATIENCE, "the second version gets requests", async || {
-        load.mark("split").await?;
-        let counts = load.calls_since("split", 50).await?;
+        let counts = load.next(50).await?;
         Ok((counts.version("v2") > 0).then_some(()))
     })
     .await?;
-    load.mark("share").await?;
-    let counts = load.calls_since("share", 1000).await?;
+    let counts = load.next(1000).await?;
     ensure!(counts.failed == 0, "{} calls failed: {:?}", counts.failed, counts.failures);
     // A quarter of 1,000 draws; one in ten billion runs is outside.
     let share = counts.version("v2") as f64 / counts.sent as f64;
@@ -80,8 +78,7 @@ async fn retries_what_a_route_says(mesh: &Mesh) -> anyhow::Result<()> {
     fail(mesh, "v2", "mode=error&status=503&rate=0.1").await?;
     let load = load(mesh).await?;
     until(PATIENCE, "of 1,000 calls fewer than 50 fail, though 100 would without retries", async || {
-        load.mark("retries").await?;
-        let counts = load.calls_since("retries", 1000).await?;
+        let counts = load.next(1000).await?;
         // Not none: the budget forbids a retry where too many are under way.
         ensure!(counts.failed * 20 < counts.sent, "{} of {}: {:?}", counts.failed, counts.sent, counts.failures);
         Ok((counts.version("v1") == 0).then_some(()))
