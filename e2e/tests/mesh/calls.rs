@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use weft_e2e::yaml::{mesh_tls, service};
 use weft_e2e::{Mesh, identity};
 use weft_local_mesh::client::Call;
 use weft_local_mesh::probe::probe;
 use weft_local_mesh::{Error, Programs, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
+
+use super::sockets::{ask, connect};
 
 /// How long something may take on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -183,9 +183,7 @@ pub(crate) async fn strict_mode_ends_plaintext_that_was_admitted_before() -> Tes
     let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
     let outsider = mesh.add_outsider("outsider").await?;
     let address = SocketAddr::new(server.pod().v4(), 8080);
-    let connection = outsider.run(move || std::net::TcpStream::connect(address)).await??;
-    connection.set_nonblocking(true)?;
-    let mut connection = TcpStream::from_std(connection)?;
+    let mut connection = connect(&outsider, address).await?;
     for _ in 0..2 {
         assert!(ask(&mut connection).await?.starts_with("HTTP/1.1 200"), "permissive mode keeps the connection");
     }
@@ -198,17 +196,4 @@ pub(crate) async fn strict_mode_ends_plaintext_that_was_admitted_before() -> Tes
     })
     .await?;
     Ok(())
-}
-
-/// One request on an open connection, and its answer; empty if the connection is closed instead.
-async fn ask(connection: &mut TcpStream) -> std::io::Result<String> {
-    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: reviews\r\n\r\n").await?;
-    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
-    while !answer.ends_with("ok\n") {
-        match connection.read(&mut buffer).await? {
-            0 => break,
-            length => answer.push_str(&String::from_utf8_lossy(&buffer[..length])),
-        }
-    }
-    Ok(answer)
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use weft_e2e::Mesh;
 use weft_e2e::yaml::{policy, service};
@@ -13,7 +13,7 @@ use weft_local_mesh::client::Call;
 use weft_local_mesh::{Load, MeshPod, Programs, Spec, wait};
 use weft_sandbox::testing::{self, Failure, TestResult};
 
-use super::sockets::{connect, connect_http2};
+use super::sockets::{ask, connect, connect_http2};
 
 /// How long something may take on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ pub(crate) async fn a_drained_sidecar_says_goodbye_and_goes_on_serving() -> Test
     let (mut http1, mut http2) = (Vec::new(), Vec::new());
     for address in reviews.pod().addresses().both() {
         let mut connection = connect(&caller, SocketAddr::new(address, 8080)).await?;
-        let head = ask(&mut connection).await?;
+        let head = head(&mut connection).await?;
         assert!(head.starts_with("HTTP/1.1 200") && !head.contains("connection: close"), "{head}");
         http1.push((address, connection));
     }
@@ -90,7 +90,7 @@ pub(crate) async fn a_drained_sidecar_says_goodbye_and_goes_on_serving() -> Test
         assert_eq!(status.code(), Some(0), "{}", drain.log()?);
     }
     for (address, mut connection) in http1 {
-        let head = ask(&mut connection).await?;
+        let head = head(&mut connection).await?;
         assert!(head.starts_with("HTTP/1.1 200") && head.contains("connection: close"), "{address}: {head}");
         let ended = tokio::time::timeout(LIMIT, connection.read(&mut [0])).await??;
         assert_eq!(ended, 0, "{address}: and it is closed");
@@ -151,15 +151,8 @@ impl Shop {
 }
 
 /// One request on an open connection: the head of its answer, in lower case but for the first line.
-async fn ask(connection: &mut TcpStream) -> Result<String, Failure> {
-    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: reviews\r\n\r\n").await?;
-    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
-    while !answer.ends_with("ok\n") {
-        match tokio::time::timeout(LIMIT, connection.read(&mut buffer)).await?? {
-            0 => break,
-            length => answer.push_str(&String::from_utf8_lossy(&buffer[..length])),
-        }
-    }
+async fn head(connection: &mut TcpStream) -> Result<String, Failure> {
+    let answer = tokio::time::timeout(LIMIT, ask(connection)).await??;
     let (first, rest) = answer.split_once("\r\n").unwrap_or((&answer, ""));
     Ok(format!("{first}\r\n{}", rest.to_ascii_lowercase()))
 }

@@ -1,5 +1,6 @@
 //! Sockets of a test's own in pods: they stay in the namespace they were made in, so that a test holds both ends of a call.
 
+use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use h2::server::SendResponse;
 use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use weft_sandbox::Pod;
@@ -25,6 +27,19 @@ pub(crate) async fn connect(pod: &Pod, address: SocketAddr) -> Result<TcpStream,
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     Ok(TcpStream::from_std(stream)?)
+}
+
+/// One request of HTTP/1.1 on an open connection, and its answer; empty if the connection is closed instead.
+pub(crate) async fn ask(connection: &mut TcpStream) -> io::Result<String> {
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: reviews\r\n\r\n").await?;
+    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+    while !answer.ends_with("ok\n") {
+        match connection.read(&mut buffer).await? {
+            0 => break,
+            length => answer.push_str(&String::from_utf8_lossy(&buffer[..length])),
+        }
+    }
+    Ok(answer)
 }
 
 /// The calling side of an HTTP/2 connection without TLS.
