@@ -8,6 +8,7 @@ mod calls;
 mod destinations;
 mod leaving;
 mod outage;
+mod pair;
 mod policies;
 mod resilience;
 mod routing;

@@ -8,6 +8,8 @@ use weft_e2e::yaml::{mesh_tls, service};
 use weft_local_mesh::{Error, MeshPod, Settings, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
+use super::pair::strict_pair;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Calls per second.
@@ -52,7 +54,8 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
 }
 
 pub(crate) async fn sidecars_start_again_without_the_control_plane() -> TestResult {
-    let (mesh, [client, server]) = strict_pair().await?;
+    let service = service("reviews", "app: reviews", 80, 8080, "http");
+    let (mesh, client, server) = strict_pair(Spec::server("reviews-0", "reviews", "v1"), service).await?;
     let outcome = client.probe("http://reviews/reviews", &[]).await?;
     assert!(outcome.ok, "{outcome:?}");
     // Configuration is written down within a second, so that a storm of changes costs little.
@@ -156,16 +159,6 @@ impl Everything {
         }
         Ok(Self { mesh, client, servers, targets })
     }
-}
-
-/// A caller and a callee that accepts nothing but mutual TLS.
-async fn strict_pair() -> Result<(Mesh, [MeshPod; 2]), testing::Failure> {
-    let mesh = Mesh::start(testing::sandbox().await?).await?;
-    mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
-    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
-    let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
-    let client = mesh.add(Spec::client("client")).await?;
-    Ok((mesh, [client, server]))
 }
 
 /// When the sidecar's certificate ends, in seconds of Unix time.

@@ -9,17 +9,18 @@ use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, Request, Response};
 use tokio::time::error::Elapsed;
-use weft_e2e::Mesh;
-use weft_e2e::yaml::{mesh_tls, service};
-use weft_local_mesh::{MeshPod, Spec};
-use weft_sandbox::testing::{self, Failure, TestResult};
+use weft_e2e::yaml::service;
+use weft_local_mesh::Spec;
+use weft_sandbox::testing::{Failure, TestResult};
 
+use super::pair::strict_pair;
 use super::sockets::{Http2Server, connect_http2};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn ten_thousand_small_messages_pass_in_a_stream_either_way() -> TestResult {
-    let (mesh, client, _server) = pair(Spec::server("payments-0", "payments", "v1"), "payments", 50051, "grpc").await?;
+    let service = service("payments", "app: payments", 50051, 50051, "grpc");
+    let (mesh, client, _server) = strict_pair(Spec::server("payments-0", "payments", "v1"), service).await?;
     for shape in ["instalments", "batch", "settle"] {
         for target in mesh.by_address("payments", &[&format!("grpc://payments:50051/{shape}?messages=10000")]).await? {
             let outcome = client.probe(&target, &["--timeout", "60"]).await?;
@@ -37,7 +38,8 @@ pub(crate) async fn ten_thousand_small_messages_pass_in_a_stream_either_way() ->
 }
 
 pub(crate) async fn a_cancelled_call_is_cancelled_at_the_other_end() -> TestResult {
-    let (mesh, client, server) = pair(Spec::client("stream"), "stream", 50051, "grpc").await?;
+    let service = service("stream", "app: stream", 50051, 50051, "grpc");
+    let (mesh, client, server) = strict_pair(Spec::client("stream"), service).await?;
     let mut server = Http2Server::start(server.pod(), 50051).await?;
     for address in mesh.service_addresses("stream").await? {
         let mut caller = connect_http2(client.pod(), SocketAddr::new(address, 50051)).await?;
@@ -99,14 +101,4 @@ async fn open(
 
 async fn within<T>(work: impl Future<Output = T>) -> Result<T, Elapsed> {
     tokio::time::timeout(LIMIT, work).await
-}
-
-/// A caller and a callee that accepts nothing but mutual TLS.
-async fn pair(server: Spec, name: &str, port: u16, protocol: &str) -> Result<(Mesh, MeshPod, MeshPod), Failure> {
-    let mesh = Mesh::start(testing::sandbox().await?).await?;
-    mesh.serve(&[service(name, &format!("app: {name}"), port, port, protocol)]).await?;
-    mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
-    let server = mesh.add(server).await?;
-    let client = mesh.add(Spec::client("client")).await?;
-    Ok((mesh, client, server))
 }
