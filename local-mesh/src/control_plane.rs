@@ -158,6 +158,16 @@ impl ControlPlane {
         Ok(Samples::parse(&self.get("/metrics").await?.text()?))
     }
 
+    /// How many resources it has sent since its start, by type: LDS, RDS, CDS, EDS, SDS.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn resources_sent(&self) -> Result<[f64; 5], Error> {
+        let metrics = self.metrics().await?;
+        let sent = |kind| metrics.sum("weft_control_plane_resources_sent_total", &[("type", kind)]);
+        Ok(["LDS", "RDS", "CDS", "EDS", "SDS"].map(sent))
+    }
+
     async fn get(&self, path: &str) -> Result<Answer, Error> {
         Call::get(path).inside(&self.pod, STATUS).await
     }

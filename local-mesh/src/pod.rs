@@ -246,6 +246,19 @@ impl MeshPod {
         Ok(Samples::parse(&self.statistics("/stats/prometheus").await?.text()?))
     }
 
+    /// When the sidecar's certificate ends, in time since 1970; 0 while it has none.
+    ///
+    /// # Errors
+    /// If it does not answer, or does not say.
+    pub async fn certificate_expiry(&self) -> Result<Duration, Error> {
+        const NAME: &str = "weft_certificate_expiry_seconds";
+        let metrics = self.metrics().await?;
+        let sample = metrics.of(NAME, &[]).next();
+        let sample = sample.ok_or_else(|| Error::unexpected(format!("{NAME} of {}", self.name()), "no sample"))?;
+        Duration::try_from_secs_f64(sample.value)
+            .map_err(|error| Error::unexpected(format!("{NAME} of {}", self.name()), error.to_string()))
+    }
+
     /// What the sidecar answers on its admin socket.
     ///
     /// # Errors

@@ -44,9 +44,7 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
         Ok((proxies.len() == servers.len() + 1 && proxies.iter().all(|proxy| proxy["state"] == "SYNCED")).then_some(()))
     })
     .await?;
-    let metrics = mesh.control_plane().metrics().await?;
-    let sent = ["LDS", "RDS", "CDS", "EDS", "SDS"]
-        .map(|kind| metrics.sum("weft_control_plane_resources_sent_total", &[("type", kind)]));
+    let sent = mesh.control_plane().resources_sent().await?;
     assert_eq!(sent, [1.0, 1.0, 1.0, 1.0, 0.0], "only what the new destination needs: LDS, RDS, CDS, EDS, SDS");
     let total = load.total().await?;
     assert_eq!(total.failed, 0, "{}", total.describe_failures());
@@ -84,7 +82,7 @@ pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestRe
     let mut seen = vec![BTreeSet::new(); pods.len()];
     wait::until(LIMIT * 2, "every sidecar's certificate has been rotated three times", async || {
         for (pod, seen) in pods.iter().zip(&mut seen) {
-            seen.insert(expiry(pod).await?);
+            seen.insert(pod.certificate_expiry().await?);
         }
         Ok(seen.iter().all(|seen| seen.len() > 3).then_some(()))
     })
@@ -159,11 +157,6 @@ impl Everything {
         }
         Ok(Self { mesh, client, servers, targets })
     }
-}
-
-/// When the sidecar's certificate ends, in seconds of Unix time.
-async fn expiry(pod: &MeshPod) -> Result<u64, Error> {
-    Ok(pod.metrics().await?.sum("weft_certificate_expiry_seconds", &[]) as u64)
 }
 
 /// The trusted roots, oldest first: fingerprint, and whether it signs.

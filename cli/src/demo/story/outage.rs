@@ -96,16 +96,14 @@ pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::R
 /// The control plane counts from its start what it sends: the changed endpoints to those who use them, and what the
 /// pod that asked anew did not have.
 async fn resent(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
-    let metrics = shop.control_plane().metrics().await?;
-    let sent = |kind| metrics.sum("weft_control_plane_resources_sent_total", &[("type", kind)]);
+    let sent = shop.control_plane().resources_sent().await?;
     let held: f64 = {
         let status = shop.control_plane().status().await?;
         let proxies = status["proxies"].as_array().cloned().unwrap_or_default();
         let types = proxies.iter().flat_map(|proxy| proxy["types"].as_array().cloned().unwrap_or_default());
         types.filter_map(|kind| kind["resources"].as_f64()).sum()
     };
-    let total = ["LDS", "RDS", "CDS", "EDS", "SDS"].map(sent);
-    let all: f64 = total.iter().sum();
+    let all: f64 = sent.iter().sum();
     // One listener, route, two clusters and their endpoints for the pod that asked anew; the catalog's endpoints for
     // its callers; nothing else.
     findings.measured(
@@ -113,7 +111,7 @@ async fn resent(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
         "resources sent after the restart, where only endpoints of one service had changed",
         format!(
             "{all} of {held} held (LDS {}, RDS {}, CDS {}, EDS {}, SDS {})",
-            total[0], total[1], total[2], total[3], total[4]
+            sent[0], sent[1], sent[2], sent[3], sent[4]
         ),
     );
     Ok(())
@@ -123,13 +121,13 @@ async fn resent(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
 async fn prolong_certificates(Story { shop, pace }: Story<'_>, long: &Settings) -> anyhow::Result<()> {
     let limit = settings(pace).certificate_lifetime * 2;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let enough = (now + limit + OUTAGE * 10).as_secs_f64();
+    let enough = now + limit + OUTAGE * 10;
     let control_plane = shop.control_plane();
     control_plane.kill().await;
     control_plane.run(long).await?;
     wait::until(limit, "every sidecar has a long-lived certificate", async || {
         for pod in shop.pods() {
-            if pod.metrics().await?.sum("weft_certificate_expiry_seconds", &[]) < enough {
+            if pod.certificate_expiry().await? < enough {
                 return Ok(None);
             }
         }

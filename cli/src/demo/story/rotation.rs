@@ -46,10 +46,9 @@ impl Drop for Watch {
 async fn look(pods: Vec<Arc<MeshPod>>, seen: Arc<Mutex<BTreeMap<String, BTreeSet<u64>>>>) {
     loop {
         for pod in &pods {
-            if let Ok(samples) = pod.metrics().await {
-                let expiry = samples.sum("weft_certificate_expiry_seconds", &[]) as u64;
+            if let Ok(expiry) = pod.certificate_expiry().await {
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.entry(pod.name().to_owned()).or_default().insert(expiry);
+                seen.entry(pod.name().to_owned()).or_default().insert(expiry.as_secs());
             }
         }
         tokio::time::sleep(LOOK).await;
