@@ -37,8 +37,6 @@ pub struct Spec {
     pub version: String,
     /// The service account, which is the identity.
     pub service_account: String,
-    /// Arguments of the sidecar besides its configuration.
-    pub sidecar_arguments: Vec<String>,
 }
 
 impl Spec {
@@ -50,7 +48,6 @@ impl Spec {
             role: None,
             version: "v1".to_owned(),
             service_account: name.to_owned(),
-            sidecar_arguments: Vec::new(),
         }
     }
 
@@ -63,13 +60,6 @@ impl Spec {
             service_account: role.to_owned(),
             ..Self::client(name)
         }
-    }
-
-    /// The same with arguments for the sidecar.
-    #[must_use]
-    pub fn sidecar_arguments(mut self, arguments: &[&str]) -> Self {
-        self.sidecar_arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        self
     }
 
     /// The file that declares the pod.
@@ -170,7 +160,7 @@ impl MeshPod {
         let bootstrap = spec.bootstrap(namespace, control_plane.address());
         hand_in(&pod, "bootstrap.json", bootstrap.to_string().as_bytes())?;
         pod.redirect(&Redirect { exclude_mark: Some(MARK), ..Redirect::default() }).await?;
-        let sidecar = Mutex::new(spawn_sidecar(&pod, &programs, &spec).await?);
+        let sidecar = Mutex::new(spawn_sidecar(&pod, &programs).await?);
         let mut mesh_pod = Self { spec, pod, programs, sidecar, app: None };
         mesh_pod.sidecar_ready().await?;
         if let Some(role) = mesh_pod.spec.role.clone() {
@@ -209,7 +199,7 @@ impl MeshPod {
         let old = self.sidecar();
         old.kill();
         old.wait().await;
-        let new = spawn_sidecar(&self.pod, &self.programs, &self.spec).await?;
+        let new = spawn_sidecar(&self.pod, &self.programs).await?;
         *self.sidecar.lock().unwrap_or_else(PoisonError::into_inner) = new;
         self.sidecar_ready().await
     }
@@ -294,9 +284,9 @@ impl MeshPod {
     }
 }
 
-async fn spawn_sidecar(pod: &Pod, programs: &Programs, spec: &Spec) -> Result<Process, Error> {
+async fn spawn_sidecar(pod: &Pod, programs: &Programs) -> Result<Process, Error> {
     let mut command = Command::new(&programs.proxy);
-    command.args(["-c", "/run/bootstrap.json"]).args(&spec.sidecar_arguments);
+    command.args(["-c", "/run/bootstrap.json"]);
     if let Ok(level) = std::env::var(LOG) {
         command.args(["-l", &level]);
     }
