@@ -10,7 +10,7 @@ use crate::load::Load;
 use crate::manifests;
 use crate::mesh::{Mesh, SYSTEM};
 use crate::report::Test;
-use crate::tests::tests;
+use crate::tests::{smoke, tests};
 
 pub(crate) fn tests() -> Vec<Test<Mesh>> {
     tests![
@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test<Mesh>> {
         fails_no_call_during_a_restart_of_the_nodes_agent,
         repairs_pods_that_started_before_the_plugin,
         ends_the_restricted_namespace,
+        uninstalls_cni_mode_without_a_trace,
     ]
 }
 
@@ -86,6 +87,10 @@ async fn repairs_pods_that_started_before_the_plugin(mesh: &Mesh) -> anyhow::Res
 
 async fn ends_the_restricted_namespace(mesh: &Mesh) -> anyhow::Result<()> {
     mesh.cluster.delete_namespace(NAMESPACE).await
+}
+
+async fn uninstalls_cni_mode_without_a_trace(mesh: &Mesh) -> anyhow::Result<()> {
+    smoke::uninstalls_without_a_trace(mesh).await
 }
 
 async fn agent_is_ready(mesh: &Mesh) -> anyhow::Result<()> {

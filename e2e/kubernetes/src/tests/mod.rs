@@ -58,8 +58,25 @@ impl Suite {
         };
         let other_mode = match self {
             Self::Smoke | Self::Scale => Vec::new(),
-            Self::All => [cni::tests(), smoke::end()].concat(),
+            Self::All => cni::tests(),
         };
         [smoke::begin(), between, smoke::end(), other_mode].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests_of_the_suites {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_tests_of_a_suite_have_one_name() {
+        for suite in Suite::value_variants() {
+            let mut names = BTreeSet::new();
+            for test in suite.tests(true) {
+                assert!(names.insert(test.name), "{}: {}", suite.name(), test.name);
+            }
+        }
     }
 }

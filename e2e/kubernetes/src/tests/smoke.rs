@@ -80,7 +80,7 @@ async fn fails_no_call_during_a_rolling_restart_of_the_server(mesh: &Mesh) -> an
     Ok(())
 }
 
-async fn uninstalls_without_a_trace(mesh: &Mesh) -> anyhow::Result<()> {
+pub(crate) async fn uninstalls_without_a_trace(mesh: &Mesh) -> anyhow::Result<()> {
     mesh.cluster.delete_namespace(NAMESPACE).await?;
     mesh.uninstall().await?;
     // Owned objects are collected a moment later.
