@@ -25,7 +25,7 @@ demo: build ## Runs a whole mesh with a sample shop on this machine; Ctrl-C ends
 	$(BIN)/weft demo $(ARGS)
 
 .PHONY: test
-test: ## Runs all checks and tests but the long ones (see `make verify`).
+test: ## Runs all checks and tests but the long ones (`make fuzz`, `make e2e`).
 	@scripts/setup.sh build test
 	$(MAKE) lint
 	$(CARGO) build --locked --workspace --bins
