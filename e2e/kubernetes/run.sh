@@ -7,8 +7,9 @@ suite=$1
 target="${CARGO_TARGET_DIR:-target}"
 programs="$target/$(rustc -vV | sed -n 's/^host: //p')/debug"
 
+scripts/setup.sh build
 if [ -z "${KUBECONFIG:-}" ]; then
-  scripts/setup.sh build cluster
+  scripts/setup.sh cluster
   # Before the Rust build: both want all cores.
   e2e/cluster/build.sh >/dev/null
 fi
