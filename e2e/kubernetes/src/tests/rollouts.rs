@@ -1,6 +1,6 @@
 //! Everything that is replaced or restarted in a cluster's daily life, under load: no call may fail.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use kube::ResourceExt;
@@ -152,10 +152,15 @@ async fn shows_nothing_of_calls_on_the_wire(mesh: &Mesh) -> anyhow::Result<()> {
     const OUTSIDE: &str = "weft-plaintext";
     // In every answer of the shop's program. Nothing is asked of it meanwhile: the runtime's own streams would be seen too.
     const MARKER: &[u8] = b"weft-shop-plaintext-";
-    load(mesh).await?.settled().await?;
-    let capture = Capture::here()?;
+    let load = load(mesh).await?;
+    load.settled().await?;
+    load.mark("wire").await?;
+    let (capture, began) = (Capture::here()?, Instant::now());
     until(PATIENCE, "2,000 frames have passed", async || Ok((capture.frames() > 2_000).then_some(()))).await?;
-    let seen = capture.stop();
+    let (seen, took) = (capture.stop(), began.elapsed());
+    let counts = load.since("wire").await?;
+    // Frames pass without calls too. The load was never without an answer for as long as the capture took: some fell into it.
+    ensure!(counts.largest_gap_ms < took.as_secs_f64() * 1000.0, "no call within {took:?}: {counts:?}");
     ensure!(seen.dropped() == 0, "{} frames were lost, so their absence proves nothing", seen.dropped());
     ensure!(!seen.contains(MARKER), "an answer of the shop is readable on the wire");
 
@@ -173,7 +178,20 @@ async fn shows_nothing_of_calls_on_the_wire(mesh: &Mesh) -> anyhow::Result<()> {
 async fn gets_through_node_rules_that_admit_only_target_ports(mesh: &Mesh) -> anyhow::Result<()> {
     const CHAIN: &str = "WEFT-E2E";
     const PORTS: &str = "8080,50051,4222,53,15012,15017";
+    const OUTSIDE: &str = "weft-outside";
     let (load, node) = (load(mesh).await?, mesh.node()?);
+    mesh.cluster.delete_namespace(OUTSIDE).await?;
+    mesh.cluster
+        .apply(&(manifests::namespace(OUTSIDE, "test: weft") + &manifests::server(OUTSIDE, "server", 1)))
+        .await?;
+    mesh.cluster.rolled_out(OUTSIDE, "server").await?;
+    let caller = mesh.cluster.pod(OUTSIDE, "app=server").await?.name_any();
+    let web = mesh.cluster.pod(NAMESPACE, "app=web").await?;
+    let web = web.status.and_then(|status| status.pod_ip).context("a pod that serves has an address")?;
+    // A port that no rule admits.
+    let forbidden = format!("http://{web}:15020/ready");
+    let answer = mesh.cluster.probe(OUTSIDE, &caller, &forbidden, &[]).await?;
+    ensure!(answer.ok, "{forbidden} without the rules: {answer:?}");
     let iptables = async |rule: &str| node.run(&[&["iptables"], &*rule.split(' ').collect::<Vec<_>>()].concat()).await;
     load.settled().await?;
     for rule in [
@@ -185,18 +203,24 @@ async fn gets_through_node_rules_that_admit_only_target_ports(mesh: &Mesh) -> an
     ] {
         iptables(&rule).await?;
     }
-    // New pods make new connections.
-    let outcome = load.undisturbed_by("a rolling restart behind the rules", async {
-        for (name, selector) in WORKLOADS {
-            mesh.cluster.restart(NAMESPACE, name, selector).await?;
-        }
-        Ok(())
-    });
+    let outcome = async {
+        let answer = mesh.cluster.probe(OUTSIDE, &caller, &forbidden, &[]).await?;
+        ensure!(!answer.ok && answer.status.is_none(), "{forbidden} in spite of the rules: {answer:?}");
+        // New pods make new connections.
+        let restart = async {
+            for (name, selector) in WORKLOADS {
+                mesh.cluster.restart(NAMESPACE, name, selector).await?;
+            }
+            Ok(())
+        };
+        load.undisturbed_by("a rolling restart behind the rules", restart).await
+    };
     let outcome = outcome.await;
     for rule in [format!("-D FORWARD -j {CHAIN}"), format!("-F {CHAIN}"), format!("-X {CHAIN}")] {
         iptables(&rule).await?;
     }
-    outcome.map(drop)
+    outcome?;
+    mesh.cluster.delete_namespace(OUTSIDE).await
 }
 
 async fn fails_no_call_during_a_restart_of_kube_proxy(mesh: &Mesh) -> anyhow::Result<()> {
