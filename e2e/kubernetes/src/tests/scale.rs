@@ -88,6 +88,7 @@ async fn fills_the_cluster(mesh: &Mesh) -> anyhow::Result<()> {
         Ok((ready_endpoints(cluster).await? >= PODS).then_some(()))
     })
     .await?;
+    knows_ready(mesh, PODS).await?;
     let filled = started.elapsed();
     // The source is asked through the same API server that all of this has kept busy.
     let after = settled_usage(cluster).await?;
@@ -122,6 +123,7 @@ async fn follows_500_pods_that_become_unready(mesh: &Mesh) -> anyhow::Result<()>
         Ok((ready_endpoints(cluster).await? <= PODS - 500 + 2).then_some(()))
     })
     .await?;
+    knows_ready(mesh, PODS - 500).await?;
     let after = settled_usage(cluster).await?;
     println!(
         "    | CPU of the control plane for 500 pods that become unready | {:.2} s |",
@@ -250,6 +252,19 @@ async fn ready_endpoints(cluster: &Cluster) -> anyhow::Result<usize> {
     let slices = cluster.api::<EndpointSlice>(NAMESPACE).list(&ListParams::default().match_any()).await?;
     let endpoints = slices.items.iter().flat_map(|slice| &slice.endpoints);
     Ok(endpoints.filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count())
+}
+
+/// Waits until the control plane itself says that its Services have just so many ready endpoints.
+async fn knows_ready(mesh: &Mesh, pods: usize) -> anyhow::Result<()> {
+    until(PATIENCE, &format!("the control plane knows {pods} ready endpoints"), async || {
+        let status: Value = serde_json::from_str(&mesh.weft(&["status", "--output", "json"]).await?)?;
+        let services = status["services"].as_array().context("a status without services")?;
+        let ready = services.iter().filter(|service| service["namespace"] == NAMESPACE);
+        let ready: u64 = ready.filter_map(|service| service["ready"].as_u64()).sum();
+        ensure!(ready == pods as u64, "it knows {ready}");
+        Ok(Some(()))
+    })
+    .await
 }
 
 /// What the control plane has used, as its node's kubelet counts it.
