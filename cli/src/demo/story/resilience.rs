@@ -59,15 +59,12 @@ async fn hidden_crashes(
         "failed requests while one of three replicas crashes again and again",
         format!("{} over {crashes} crashes", verdict(&counts)),
     );
+    // The budget bounds the retries under way, not their share of all requests: while it is down, a third of the requests find the
+    // replica gone. So what shows that the budget was kept is that it refused none.
     findings.measured(
-        retries.made >= 1.0 && share <= 0.20 && retries.over_budget == 0.0,
-        "retries that hid them, within the budget of 20 %",
-        format!(
-            "{}, {:.1} % of the requests, {} refused by the budget",
-            retries.made,
-            share * 100.0,
-            retries.over_budget
-        ),
+        retries.made >= 1.0 && retries.over_budget == 0.0,
+        "retries that hid them, none refused by the budget",
+        format!("{} ({:.1} % of the requests), {} refused", retries.made, share * 100.0, retries.over_budget),
     );
     Ok(())
 }
