@@ -13,6 +13,8 @@
 
 mod backoff;
 mod conditions;
+#[cfg(test)]
+pub(crate) mod fake;
 mod lease;
 mod status;
 mod trust;
@@ -133,6 +135,11 @@ pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, kube::Erro
         Ok(answer) => answer,
         Err(_) => Err(kube::Error::Service(format!("the API server did not answer within {PATIENCE:?}").into())),
     }
+}
+
+/// Whether the API server said no. Otherwise nothing is known, and whatever else is asked may take as long to fail.
+pub(crate) fn was_answered(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(_))
 }
 
 /// What went wrong, in one line, with its causes.

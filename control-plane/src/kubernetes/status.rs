@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use weft_api::Problem;
 
 use super::conditions::desired;
-use super::{FIELD_MANAGER, RETRY, describe, in_time};
+use super::{FIELD_MANAGER, RETRY, describe, in_time, was_answered};
 use crate::metrics::Metrics;
 use crate::sources::{Kind, Reported, Reports};
 
@@ -59,8 +59,10 @@ pub(super) async fn write(client: kube::Client, mut reports: watch::Receiver<Rep
                     metrics.status_write("failed");
                     tracing::warn!("writing the status of {}: {}; trying again", object.title(), describe(&error));
                     retry = true;
-                    // What fails for one may fail for all, and each failure takes time.
-                    break;
+                    // What is refused concerns one object.
+                    if !was_answered(&error) {
+                        break;
+                    }
                 }
             }
         }
@@ -90,4 +92,58 @@ fn name_of(object: &Reported) -> Name {
 fn now() -> String {
     let now = Timestamp::now();
     now.round(Unit::Second).unwrap_or(now).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{api_server, refusal};
+    use super::*;
+
+    const PATH: &str = "PATCH /apis/weft.mesh/v1alpha1/namespaces/shop/workloads";
+
+    fn workloads(names: &[&str]) -> Reports {
+        let object = |name: &&str| Reported {
+            kind: Kind::Workload,
+            namespace: "shop".into(),
+            name: (*name).to_owned(),
+            generation: 1,
+            version: "17".into(),
+            references: Vec::new(),
+            status: Value::Null,
+        };
+        Reports { objects: names.iter().map(object).map(Into::into).collect(), ..Reports::default() }
+    }
+
+    /// Whose statuses are asked to be written, as they are.
+    async fn asked_for(answers: fn(&str) -> Option<(u16, Value)>, count: usize) -> Vec<String> {
+        let (client, mut asked) = api_server(move |what, _| answers(what));
+        let (_reports, seen) = watch::channel(workloads(&["a", "b", "c"]));
+        let mut names = Vec::new();
+        let listen = async {
+            while names.len() < count {
+                let what = asked.next().await.what;
+                names.push(what.trim_start_matches(PATH).to_owned());
+            }
+        };
+        let metrics = Metrics::new();
+        tokio::select! {
+            () = write(client, seen, &metrics) => unreachable!("the reports go on"),
+            () = listen => {}
+        }
+        names
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_that_is_refused_keeps_no_other_from_being_written() {
+        let written = |what: &str| match what.ends_with("/a/status") {
+            true => refusal(422, "Invalid"),
+            false => Some((200, json!({ "metadata": {} }))),
+        };
+        assert_eq!(asked_for(written, 4).await, ["/a/status", "/b/status", "/c/status", "/a/status"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_answer_is_asked_once_and_then_later() {
+        assert_eq!(asked_for(|_| None, 3).await, ["/a/status"; 3]);
+    }
 }
