@@ -6,11 +6,12 @@
 //! 2. after the overlap: the new root signs.
 //! 3. when the last leaf of the old root has expired: the old root leaves the bundle.
 
+mod maintenance;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
@@ -20,10 +21,9 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use weft_xds::names::{PodName, SpiffeId};
 
-use super::secret::{AuthoritySecret, Held, SecretError};
+use super::secret::{AuthoritySecret, SecretError};
 use super::store::{self, StoreError};
 
 /// How long a root is valid. Rotation is how a root ends; this is for roots that were forgotten.
@@ -35,9 +35,6 @@ const BACKDATE: Duration = Duration::from_secs(120);
 
 /// How far peers' clocks may be behind when an old root leaves the bundle.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
-
-/// How soon a step of a rotation that failed is tried again.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// The longest CSR looked at. One with a P-256 key is some 400 bytes.
 const MAX_CSR: usize = 16 << 10;
@@ -324,64 +321,6 @@ impl Authority {
             .filter(|at| *at > unix(now))
             .min();
         Ok(next.map(|at| (SystemTime::UNIX_EPOCH + Duration::from_secs(at)).duration_since(now).unwrap_or_default()))
-    }
-
-    /// Takes the steps of rotations when they are due, and takes over what other replicas write, until told to stop.
-    pub(crate) async fn maintain(&self, stop: CancellationToken) {
-        tokio::select! {
-            () = self.rotations(stop) => {}
-            () = self.others() => {}
-        }
-    }
-
-    async fn rotations(&self, stop: CancellationToken) {
-        let mut trust = self.trust();
-        loop {
-            // Before the look at the state: a rotation that starts meanwhile must wake us.
-            trust.mark_unchanged();
-            let next_step = self.advance(SystemTime::now()).await.unwrap_or_else(|error| {
-                tracing::error!("root rotation: {error}; trying again");
-                Some(RETRY)
-            });
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(next_step.unwrap_or(Duration::MAX)) => {}
-                // A rotation has started. The sender lives in `self`.
-                _ = trust.changed() => {}
-            }
-        }
-    }
-
-    /// Follows the Secret, which other replicas write too. A file is this process's alone.
-    async fn others(&self) {
-        let Keep::Secret(secret) = &self.keep else { return std::future::pending().await };
-        let mut changes = std::pin::pin!(secret.watch());
-        while let Some(change) = changes.next().await {
-            let taken = match change {
-                Ok(Some(held)) => self.take_over(secret, held).await,
-                Ok(None) => {
-                    tracing::error!("{} was deleted; making it again of the roots in use", secret.describe());
-                    let roots = self.lock().all.clone();
-                    secret.create_once(&serialize(&roots)).await.map_err(AuthorityError::from)
-                }
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = taken {
-                tracing::warn!("{error}; going on with the roots in use");
-            }
-        }
-    }
-
-    async fn take_over(&self, secret: &AuthoritySecret, held: Held) -> Result<(), AuthorityError> {
-        // Our own write and the news of it must not overtake each other.
-        let _writing = self.writing.lock().await;
-        if self.lock().version == held.version {
-            return Ok(());
-        }
-        let all = parse(&secret.describe(), &held.content)?;
-        *self.lock() = Roots { all, version: held.version };
-        self.publish(SystemTime::now());
-        Ok(())
     }
 
     /// Puts roots in the place of those at `version`. The caller holds `writing`.
