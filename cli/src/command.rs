@@ -99,9 +99,9 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// The control plane's admin address: host:port, or unix:PATH. Without it 127.0.0.1:15014, or where nothing answers there, the cluster
-    /// that kubectl knows
-    #[arg(long, value_name = "ADDRESS", env = "WEFT_CONTROL_PLANE", hide_env_values = true)]
+    /// The control plane's admin address: host:port, or unix:PATH. Without it and without a flag that names a cluster: $WEFT_CONTROL_PLANE, then
+    /// 127.0.0.1:15014, or where nothing answers there, the cluster that kubectl knows
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["context", "kubeconfig", "weft_namespace"])]
     pub(crate) control_plane: Option<Address>,
     /// Show only proxies of this namespace
     #[arg(short, long, conflicts_with = "all_namespaces")]

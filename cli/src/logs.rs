@@ -15,7 +15,7 @@ pub(crate) fn run(args: &LogsArgs) -> anyhow::Result<ExitCode> {
         }
         None => {
             let selector = format!("app.kubernetes.io/name={}", names::CONTROL_PLANE);
-            let namespace = args.cluster.weft_namespace.clone();
+            let namespace = args.cluster.weft_namespace().to_owned();
             arguments.extend(["-n".to_owned(), namespace, "-l".to_owned(), selector, "--prefix".to_owned()]);
         }
     }

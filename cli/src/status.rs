@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use weft_control_plane::Status;
 use weft_control_plane::xds::{ProxyState, ProxyStatus, TypeStatus};
 
@@ -29,11 +29,13 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 
 /// Asks the address that is given, or the control plane on this machine, or those in the cluster.
 async fn ask(args: &StatusArgs) -> anyhow::Result<Status> {
-    let mut status = match &args.control_plane {
-        Some(address) => ask::json(address, "/status", "control plane", "--control-plane").await?,
-        None => match here().await {
-            Ok(status) if args.selector.is_none() => status,
-            _ => in_cluster(&args.cluster).await.context(
+    let environment = std::env::var("WEFT_CONTROL_PLANE").ok().filter(|address| !address.is_empty());
+    let mut status = match whom(args, environment)? {
+        Whom::Named(address) => ask::json(&address, "/status", "control plane", "--control-plane").await?,
+        Whom::InCluster => in_cluster(&args.cluster).await?,
+        Whom::Nearest => match here().await {
+            Ok(status) => status,
+            Err(_) => in_cluster(&args.cluster).await.context(
                 "no control plane answers at 127.0.0.1:15014, and none can be asked in a cluster; name one with --control-plane or --context",
             )?,
         },
@@ -52,6 +54,30 @@ async fn ask(args: &StatusArgs) -> anyhow::Result<Status> {
     Ok(status)
 }
 
+/// Whose state is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Whom {
+    Named(Address),
+    InCluster,
+    /// Nobody said: the control plane on this machine if there is one.
+    Nearest,
+}
+
+/// A flag goes before the environment (`$WEFT_CONTROL_PLANE`), which goes before what happens to run here.
+fn whom(args: &StatusArgs, environment: Option<String>) -> anyhow::Result<Whom> {
+    if let Some(address) = &args.control_plane {
+        return Ok(Whom::Named(address.clone()));
+    }
+    if args.cluster.is_named() || args.selector.is_some() {
+        return Ok(Whom::InCluster);
+    }
+    let Some(address) = environment else { return Ok(Whom::Nearest) };
+    match address.parse() {
+        Ok(address) => Ok(Whom::Named(address)),
+        Err(problem) => bail!("WEFT_CONTROL_PLANE: {address:?} {problem}"),
+    }
+}
+
 async fn here() -> anyhow::Result<Status> {
     let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)));
     ask::json(&address, "/status", "control plane", "--control-plane").await
@@ -60,7 +86,7 @@ async fn here() -> anyhow::Result<Status> {
 /// What the first replica knows, with the proxies of all: each is connected to one of them.
 async fn in_cluster(cluster: &Cluster) -> anyhow::Result<Status> {
     let mut all = statuses(cluster).await?.into_iter();
-    let namespace = &cluster.weft_namespace;
+    let namespace = cluster.weft_namespace();
     let mut status = all
         .next()
         .with_context(|| format!("no control plane is ready in the namespace {namespace}; see `weft check`"))?;
@@ -73,7 +99,7 @@ async fn in_cluster(cluster: &Cluster) -> anyhow::Result<Status> {
 pub(crate) async fn statuses(cluster: &Cluster) -> anyhow::Result<Vec<Status>> {
     let mut statuses = Vec::new();
     for name in cluster.control_planes().await? {
-        let pod = PodName { name, namespace: Some(cluster.weft_namespace.clone()) };
+        let pod = PodName { name, namespace: Some(cluster.weft_namespace().to_owned()) };
         let forward = cluster.forward(&pod, ADMIN_PORT).await?;
         let address = Address::Tcp(forward.address);
         statuses.push(ask::json(&address, "/status", "control plane", "--weft-namespace").await?);
@@ -185,7 +211,10 @@ fn age(since: u64, now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::command::{Cli, Command};
 
     const STATUS: &str = r#"{
         "version": "0.1.0", "ready": true, "trust_domain": "weft.local",
@@ -223,6 +252,28 @@ SERVICES (1)
   shop/web  198.19.0.1  80     1/2
 "
         );
+    }
+
+    #[test]
+    fn whoever_is_named_by_a_flag_is_asked_whatever_runs_on_this_machine() {
+        let cluster: [&[&str]; 4] =
+            [&["--context", "kind"], &["--kubeconfig", "f"], &["--weft-namespace", "weft-system"], &["-l", "app=web"]];
+        let asked = |flags: &[&str], environment: Option<&str>| {
+            let cli = Cli::try_parse_from(["weft", "status"].iter().chain(flags)).unwrap();
+            let Command::Status(args) = cli.command else { panic!() };
+            whom(&args, environment.map(str::to_owned))
+        };
+        let named = |address: &str| Whom::Named(address.parse().unwrap());
+        for flags in cluster {
+            for environment in [None, Some("127.0.0.1:8")] {
+                assert_eq!(asked(flags, environment).unwrap(), Whom::InCluster, "{flags:?}");
+            }
+        }
+        assert_eq!(asked(&["--control-plane", "127.0.0.1:7"], Some("127.0.0.1:8")).unwrap(), named("127.0.0.1:7"));
+        assert_eq!(asked(&[], Some("127.0.0.1:8")).unwrap(), named("127.0.0.1:8"));
+        assert_eq!(asked(&[], None).unwrap(), Whom::Nearest);
+        assert!(asked(&[], Some("web")).unwrap_err().to_string().contains("WEFT_CONTROL_PLANE"));
+        assert!(Cli::try_parse_from(["weft", "status", "--control-plane", "127.0.0.1:7", "--context", "kind"]).is_err());
     }
 
     #[test]

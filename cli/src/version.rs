@@ -15,7 +15,7 @@ pub(crate) async fn run(args: VersionArgs) -> anyhow::Result<ExitCode> {
     let mut text = format!("weft {}\n", env!("CARGO_PKG_VERSION"));
     if args.all {
         let pods = args.cluster.get(&["pods", "-A"]).await?;
-        text.push_str(&in_cluster(&pods, &args.cluster.weft_namespace));
+        text.push_str(&in_cluster(&pods, args.cluster.weft_namespace()));
     }
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)

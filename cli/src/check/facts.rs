@@ -70,7 +70,7 @@ impl Facts {
         let not_asked = || Err::<Value, _>("not asked".to_owned());
         let mut facts = Self {
             now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            weft_namespace: cluster.weft_namespace.clone(),
+            weft_namespace: cluster.weft_namespace().to_owned(),
             version: json_of(cluster, &["version", "-o", "json"]).await,
             nodes: not_asked(),
             crds: not_asked(),
@@ -113,7 +113,7 @@ impl Facts {
     }
 
     async fn about_weft(&mut self, cluster: &Cluster) {
-        let namespace = cluster.weft_namespace.as_str();
+        let namespace = cluster.weft_namespace();
         let (deployment, agents) = (format!("deployment/{}", names::CONTROL_PLANE), "daemonset/weft-cni");
         let webhook = format!("mutatingwebhookconfigurations/{}", names::WEBHOOKS);
         let by_name = format!("metadata.name={}", names::TRUST_CONFIG_MAP);

@@ -28,9 +28,9 @@ pub(crate) struct Cluster {
     /// The kubeconfig's context; without it the current one
     #[arg(long, value_name = "NAME", global = true)]
     pub(crate) context: Option<String>,
-    /// Namespace of the control plane
-    #[arg(long, value_name = "NAME", global = true, default_value = weft_inject::names::SYSTEM_NAMESPACE)]
-    pub(crate) weft_namespace: String,
+    /// Namespace of the control plane; without it weft-system
+    #[arg(long, value_name = "NAME", global = true)]
+    weft_namespace: Option<String>,
 }
 
 /// What kubectl said to a question.
@@ -45,6 +45,16 @@ pub(crate) struct Said {
 const NO_KUBECTL: &str = "cannot start kubectl; install it, or put it into the PATH";
 
 impl Cluster {
+    /// Whether somebody said which cluster, or where in it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some() || self.weft_namespace.is_some()
+    }
+
+    /// Namespace of the control plane.
+    pub(crate) fn weft_namespace(&self) -> &str {
+        self.weft_namespace.as_deref().unwrap_or(weft_inject::names::SYSTEM_NAMESPACE)
+    }
+
     /// kubectl with these arguments and this program's own input and output, not started yet.
     fn command(&self, arguments: &[impl AsRef<OsStr>]) -> std::process::Command {
         let mut command = std::process::Command::new("kubectl");
@@ -123,7 +133,7 @@ impl Cluster {
     /// The names of the control plane's pods that are ready.
     pub(crate) async fn control_planes(&self) -> anyhow::Result<Vec<String>> {
         let selector = format!("app.kubernetes.io/name={}", weft_inject::names::CONTROL_PLANE);
-        let pods = self.get(&["pods", "-n", &self.weft_namespace, "-l", &selector]).await?;
+        let pods = self.get(&["pods", "-n", self.weft_namespace(), "-l", &selector]).await?;
         Ok(items(&pods).filter(|pod| is_ready(pod)).map(|pod| name(pod).to_owned()).collect())
     }
 }

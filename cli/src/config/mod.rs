@@ -11,6 +11,7 @@ mod tests;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use self::dump::Dump;
@@ -37,6 +38,7 @@ pub(crate) async fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     let part = part.unwrap_or(Part::All);
     match pod {
         Some(pod) => of_pod(&args.cluster, pod, part, args.output).await,
+        None if args.cluster.is_named() => bail!("whose configuration in the cluster? name a pod: pod/NAME.NAMESPACE"),
         None => show(&args.proxy, part, args.output).await,
     }
 }
