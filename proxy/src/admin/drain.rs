@@ -2,7 +2,8 @@
 //!
 //! `POST /drain` (Kubernetes' preStop, by `weft-proxy drain`) and SIGTERM raise the same signal. While it is up, HTTP/2
 //! connections get GOAWAY, HTTP/1.1 responses carry `connection: close`, and new connections are still accepted: the
-//! endpoint may not be withdrawn yet. After SIGTERM the process exits when [`DrainTrigger::idle`] resolves or the drain time is over.
+//! endpoint may not be withdrawn yet. The application may be ending too, so no connection to it is used twice. After SIGTERM the
+//! process exits when [`DrainTrigger::idle`] resolves or the drain time is over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

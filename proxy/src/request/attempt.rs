@@ -11,11 +11,9 @@ use crate::stream::pump::{Pump, PumpError};
 use crate::stream::sink::{Sink, WriteError};
 use crate::upstream::pool::{Http1Connection, Http2Connection, Lease, Target};
 use crate::upstream::{InFlight, Outcome};
-use crate::worker::Worker;
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -353,9 +351,11 @@ impl Answered {
     }
 
     /// Returns the connection to its pool, if it can serve another request.
-    pub fn give_back(self, worker: &Rc<Worker>) {
-        if let Upstream::Http1 { connection, reusable: true, .. } = self.upstream {
-            worker.pools.give_back(connection);
+    pub fn give_back(self, cx: &Context<'_>) {
+        if let Upstream::Http1 { connection, reusable: true, .. } = self.upstream
+            && !cx.downstream.leads_to_leaving(cx.worker)
+        {
+            cx.worker.pools.give_back(connection);
         }
     }
 }

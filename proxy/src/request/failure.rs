@@ -138,6 +138,12 @@ impl Failure {
         }
     }
 
+    /// Whether the connection broke without a word of an answer, under a request that may be repeated though it was perhaps taken
+    /// (RFC 9110 §9.2.2).
+    pub fn may_be_repeated(&self, method: &[u8]) -> bool {
+        matches!(self, Self::Reset { .. }) && is_idempotent(method)
+    }
+
     /// Whether no byte of the request reached the application.
     pub fn is_undelivered(&self) -> bool {
         match self {

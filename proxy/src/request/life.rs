@@ -167,7 +167,7 @@ pub async fn serve(
     }
     let finished = hand_on(&clock, &mut answered, &mut body, &mut response, reply, is_tunnel, &mut record).await;
     if finished != Finished::Broken {
-        answered.give_back(cx.worker);
+        answered.give_back(cx);
     }
     finished
 }
@@ -333,13 +333,13 @@ async fn send(
             record.not_retried(RetryOutcome::BodyTooLarge);
         }
         if !may_retry || !body.can_rewind() || failure.is_final() {
-            return failure.into_answer(cluster, &target, exhausted);
+            return failure.into_answer(cx, request, &target, exhausted);
         }
         retry_permit = match cluster.breaker().retry() {
             Ok(permit) => Some(permit),
             Err(_) => {
                 record.not_retried(RetryOutcome::OverBudget);
-                return failure.into_answer(cluster, &target, false);
+                return failure.into_answer(cx, request, &target, false);
             }
         };
         drop(failure);
@@ -353,7 +353,7 @@ async fn send(
             let pause = policy.backoff(retries, cx.worker.random());
             match clock.race(pin!(tokio::time::sleep(pause))).await {
                 Ok(()) => {}
-                Err(over) => return Failure::of_clock(over, clock).into_answer(cluster, &target, false),
+                Err(over) => return Failure::of_clock(over, clock).into_answer(cx, request, &target, false),
             }
         }
     }
@@ -361,7 +361,16 @@ async fn send(
 
 impl Failure {
     /// What the client is told when no attempt follows this one.
-    fn into_answer(self, cluster: &Cluster, target: &Target, exhausted: bool) -> Result<Answered, Stopped> {
+    fn into_answer(
+        self,
+        cx: &Context<'_>,
+        request: &RequestHead,
+        target: &Target,
+        exhausted: bool,
+    ) -> Result<Answered, Stopped> {
+        let cluster = target.cluster();
+        let may_go_elsewhere = self.is_undelivered()
+            || cx.downstream.leads_to_leaving(cx.worker) && self.may_be_repeated(request.method());
         match self {
             // A response nobody wanted to repeat is the answer.
             Self::Response(answered) => Ok(*answered),
@@ -372,7 +381,7 @@ impl Failure {
                 let flag = if exhausted { Flag::RetriesExhausted } else { other.flag() };
                 let text = format!("{} at {}: {other}\n", cluster.name(), target.address());
                 let answer = LocalReply::new(status, flag, text);
-                Err(Stopped::Answer(if other.is_undelivered() { answer.undelivered() } else { answer }))
+                Err(Stopped::Answer(if may_go_elsewhere { answer.undelivered() } else { answer }))
             }
         }
     }

@@ -81,7 +81,8 @@ pub struct LocalReply {
     pub body: String,
     /// Further fields.
     pub fields: Vec<(&'static str, Vec<u8>)>,
-    /// The request did not reach the application and may be sent elsewhere, whatever its method.
+    /// The request may be sent elsewhere, whatever the caller's policy: it did not reach the application; or the application was ending,
+    /// and the method allows to repeat it.
     pub undelivered: bool,
 }
 
@@ -91,7 +92,7 @@ impl LocalReply {
         Self { status, flag: Some(flag), body: body.into(), fields: Vec::new(), undelivered: false }
     }
 
-    /// The request did not reach the application and may be sent elsewhere, whatever its method.
+    /// See [`LocalReply::undelivered`].
     pub fn undelivered(mut self) -> Self {
         self.undelivered = true;
         self
@@ -156,7 +157,7 @@ pub async fn send(
     poll_fn(|cx| sink.poll_flush(cx)).await
 }
 
-/// Marks a response to a request of which no byte reached the application. Believed only from an authenticated peer.
+/// Marks the response to a request that may be sent elsewhere; see [`LocalReply::undelivered`]. Believed only from an authenticated peer.
 pub const UNDELIVERED: &str = "x-weft-undelivered";
 
 fn write_whole(sink: &mut Sink<'_>, body: &[u8]) -> Result<(), WriteError> {

@@ -76,6 +76,12 @@ impl Downstream {
         self.drain.as_deref().unwrap_or(&worker.drain)
     }
 
+    /// Whether the application behind this connection may be ending. Whoever ends a pod tells its application and its sidecar at the same
+    /// time, and those who call it only later: so connections to the application that are kept for further requests are not to be trusted.
+    pub fn leads_to_leaving(&self, worker: &Worker) -> bool {
+        self.direction == Direction::Inbound && worker.drain.is_draining()
+    }
+
     /// How the connection is protected, for metrics.
     pub fn tls(&self) -> Tls {
         if self.peer.is_some() { Tls::Mutual } else { Tls::None }

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod calls;
+mod draining;
 mod fields;
 mod floods;
 mod frames;

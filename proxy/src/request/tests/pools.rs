@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
 /// A cluster that speaks HTTP/2, with these options of HTTP/2 and these common ones.
-fn h2_cluster(h2: &str, common: &str) -> String {
+pub(super) fn h2_cluster(h2: &str, common: &str) -> String {
     format!(
         "typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': \
          type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, common_http_protocol_options: {{{common}}}, \
@@ -24,7 +24,7 @@ fn h2_cluster(h2: &str, common: &str) -> String {
 }
 
 /// Servers of HTTP/2 that answer `/much` with a body without end and anything else with none; how many connections they got.
-fn serve_h2(sim: &Sim) -> Rc<Cell<usize>> {
+pub(super) fn serve_h2(sim: &Sim) -> Rc<Cell<usize>> {
     let connections = Rc::new(Cell::new(0));
     let count = connections.clone();
     sim.servers.add(APP, move |io| {
@@ -161,7 +161,7 @@ async fn the_clusters_http2_settings_are_what_the_endpoint_is_told() {
 }
 
 /// HTTP/1.1 servers with one answer; how many connections they got, and how many of those are open.
-fn serve_h1(sim: &Sim) -> (Rc<Cell<usize>>, Rc<Cell<usize>>) {
+pub(super) fn serve_h1(sim: &Sim) -> (Rc<Cell<usize>>, Rc<Cell<usize>>) {
     let (made, open) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let counts = (made.clone(), open.clone());
     sim.servers.add(APP, move |io| {

@@ -223,6 +223,20 @@ impl Slot {
     }
 }
 
+/// A connection for one request, which is not sent before the endpoint's SETTINGS have come: they say that the application has
+/// taken the connection. One that its listener never handed on breaks without, or is given up after `patience`, and the request has
+/// certainly reached nobody.
+pub(super) async fn alone(
+    settings: &Settings,
+    connect: impl Future<Output = Result<Connected, ConnectError>>,
+    patience: Duration,
+) -> Result<Http2Connection, ConnectError> {
+    let mut connection = handshake(connect.await?, settings).await?;
+    let taken = connection.use_of.progress.settings();
+    timeout(patience, taken).await.map_err(|_| ConnectError::Timeout(patience))?;
+    if connection.is_open() { Ok(connection.lease()) } else { Err(ConnectError::Closed) }
+}
+
 async fn handshake(connected: Connected, settings: &Settings) -> Result<Connection, ConnectError> {
     let Connected { io, authenticated, permit, .. } = connected;
     let mut builder = h2::client::Builder::new();

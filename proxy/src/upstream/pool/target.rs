@@ -88,7 +88,8 @@ impl Target {
         Some(expected.map(|expected| tls.client(local, expected, alpn)).map_err(|error| error.to_string()))
     }
 
-    /// A connection for a request: one that idles, or a new one. With `fresh` only a new one will do.
+    /// A connection for a request: one that idles, or a new one. With `fresh` only a new one will do, and for an application that may be
+    /// ending it is kept for no other request.
     ///
     /// # Errors
     /// When none can be made.
@@ -102,12 +103,21 @@ impl Target {
         let protocol = self.cluster.http_protocol(request.version == Version::Http2);
         let key = PoolKey { target: self.id(protocol), generation: worker.shared.identity.generation() };
         let connect = || connect::connect(worker.clone(), downstream.clone(), self.clone(), protocol);
+        let leaving = downstream.leads_to_leaving(worker);
         if protocol == Protocol::Http2 {
             let slot = worker.pools.slot(key);
             let settings = http2::Settings::of(&self.cluster.config());
-            return slot.lease(&settings, connect).await.map(Lease::Http2);
+            let leased = match leaving {
+                // Boxed: a connection's task is as large as its largest state, and this one is rare.
+                true => Box::pin(http2::alone(&settings, connect(), self.cluster.connect_timeout())).await,
+                false => slot.lease(&settings, connect).await,
+            };
+            return leased.map(Lease::Http2);
         }
-        if !fresh && let Some(mut connection) = worker.pools.take_http1(&key) {
+        if !fresh
+            && !leaving
+            && let Some(mut connection) = worker.pools.take_http1(&key)
+        {
             connection.reused = true;
             connection.life.count_request();
             return Ok(Lease::Http1(connection));
