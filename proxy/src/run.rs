@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -60,6 +60,7 @@ fn raise_open_files() {
 }
 
 async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
     for path in &bootstrap.ignored {
         info!(field = %path, "set in the bootstrap, and without effect here");
     }
@@ -122,7 +123,10 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
     let mark = sidecar.and_then(|sidecar| sidecar.mark);
     tokio::spawn(names::resolve(store.clone(), Resolver::system(mark)));
     let listens = readiness.wait_for("listeners");
-    warm(&store).await;
+    if !warm(&store, &mut signals).await {
+        info!("asked to end before it listens");
+        return Ok(());
+    }
     let network = TcpNetwork { mark };
     for worker in 0..flags.concurrency {
         let sockets = listen(&bootstrap, &shared.settings)?;
@@ -135,7 +139,9 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
     drop(listens);
     tokio::spawn(keep_time(store, metrics, identity));
     info!(version = env!("CARGO_PKG_VERSION"), workers = flags.concurrency, "started");
-    end(trigger, Duration::from_secs(flags.drain_seconds)).await
+    signals.received().await;
+    end(trigger, Duration::from_secs(flags.drain_seconds)).await;
+    Ok(())
 }
 
 /// A sidecar's tasks toward its control plane.
@@ -174,14 +180,18 @@ fn follow(
 }
 
 /// Waits until the clusters that were there from the start have endpoints: as in Envoy, a listener that accepted before that would
-/// answer with errors.
-async fn warm(store: &Store) {
+/// answer with errors. False where a signal came first.
+async fn warm(store: &Store, signals: &mut Signals) -> bool {
     let snapshot = store.load_full();
     let by_name = snapshot.clusters.values().filter(|cluster| matches!(cluster.config().discovery, Discovery::Dns(_)));
     let all = futures_util::future::join_all(by_name.map(|cluster| cluster.warmed()));
-    if tokio::time::timeout(WARM_LIMIT, all).await.is_err() {
-        warn!(limit = ?WARM_LIMIT, "no answer from DNS for some cluster's names; listening without its endpoints");
+    tokio::select! {
+        () = signals.received() => return false,
+        warmed = tokio::time::timeout(WARM_LIMIT, all) => if warmed.is_err() {
+            warn!(limit = ?WARM_LIMIT, "no answer from DNS for some cluster's names; listening without its endpoints");
+        },
     }
+    true
 }
 
 /// One worker's listening sockets from the start; each worker has its own set on the same addresses.
@@ -243,20 +253,36 @@ async fn keep_time(store: Arc<Store>, metrics: Arc<Metrics>, identity: Arc<Local
     }
 }
 
-/// Waits for a signal, then until nothing is at work or the drain time is over.
-async fn end(trigger: DrainTrigger, drain_time: Duration) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask the process to end. They are listened for before anything else happens: until then, the kernel ends the process
+/// at once, or ignores them where it is the first of its container.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        Ok(Self { terminate, interrupt })
     }
+
+    /// Resolves when one comes, at once if it came before.
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Drains, until nothing is at work or the drain time is over.
+async fn end(trigger: DrainTrigger, drain_time: Duration) {
     trigger.start();
     info!(busy = trigger.busy(), limit = ?drain_time, "draining");
     if tokio::time::timeout(drain_time, quiet(&trigger)).await.is_err() {
         warn!(busy = trigger.busy(), "drain time is over; connections are cut");
     }
-    Ok(())
 }
 
 /// Resolves when nothing is at work, and nothing came for a while: whoever calls may not know yet that this endpoint goes.
@@ -277,6 +303,23 @@ fn runtime() -> anyhow::Result<Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Cluster;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_ends_the_wait_for_names() {
+        let store = Store::new();
+        let cluster = "name: app\ntype: STRICT_DNS\nload_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: \
+                       {socket_address: {address: app.example, port_value: 80}}}}]}]}";
+        let cluster = Cluster::compile(&weft_xds::yaml::from_str(cluster).unwrap(), "").unwrap();
+        store.update(|snapshot| drop(snapshot.clusters.insert("app".into(), Arc::new(cluster))));
+        let mut signals = Signals::listen().unwrap();
+        let started = Instant::now();
+        assert!(warm(&store, &mut signals).await, "listens in the end, though nobody resolves the name");
+        assert_eq!(started.elapsed(), WARM_LIMIT);
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(!warm(&store, &mut signals).await);
+        assert_eq!(started.elapsed(), WARM_LIMIT);
+    }
 
     #[test]
     fn as_many_files_may_be_open_as_the_system_allows() {
