@@ -273,7 +273,9 @@ SERVICES (1)
         assert_eq!(asked(&[], Some("127.0.0.1:8")).unwrap(), named("127.0.0.1:8"));
         assert_eq!(asked(&[], None).unwrap(), Whom::Nearest);
         assert!(asked(&[], Some("web")).unwrap_err().to_string().contains("WEFT_CONTROL_PLANE"));
-        assert!(Cli::try_parse_from(["weft", "status", "--control-plane", "127.0.0.1:7", "--context", "kind"]).is_err());
+        assert!(
+            Cli::try_parse_from(["weft", "status", "--control-plane", "127.0.0.1:7", "--context", "kind"]).is_err()
+        );
     }
 
     #[test]

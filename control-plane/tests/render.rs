@@ -348,7 +348,7 @@ fn only_what_a_change_touches_may_differ() {
 
 /// Everything that the sample shop's files say.
 fn shop() -> Model {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/samples/shop");
+    let folder = "../manifests/samples/shop";
     let mut yaml = String::new();
     for file in ["services.yaml", "routes.yaml", "traffic.yaml", "security.yaml"] {
         yaml += "---\n";

@@ -78,7 +78,7 @@ pub(crate) fn all_crds() -> anyhow::Result<String> {
 mod tests {
     #[test]
     fn the_definitions_of_our_kinds_are_up_to_date() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/crds");
+        let folder = "../manifests/crds";
         for (name, text) in super::crds().unwrap() {
             let file = std::fs::read_to_string(format!("{folder}/{name}")).unwrap_or_default();
             assert!(file == text, "manifests/crds/{name} is out of date: scripts/crds.sh");
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_page_of_annotations_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/annotations.md");
+        let path = "../docs/reference/annotations.md";
         let page = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             page == super::annotations(),
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_page_of_checks_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/checks.md");
+        let path = "../docs/reference/checks.md";
         let page = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             page == crate::check::markdown(),
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_page_of_settings_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/install.md");
+        let path = "../docs/reference/install.md";
         let page = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             page == super::markdown(),

@@ -24,7 +24,7 @@ fn object(objects: &[Value], kind: &str, name: &str) -> Value {
 }
 
 fn manifest(path: &str) -> Vec<Value> {
-    let path = format!("{}/../manifests/{path}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("../manifests/{path}");
     render::documents(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -69,7 +69,7 @@ fn without_settings_the_files_are_printed_as_they_are() {
 #[test]
 fn kustomize_and_the_command_read_the_same_files() {
     for (folder, files) in [("base", render::BASE), ("crds", render::CRDS)] {
-        let path = format!("{}/../manifests/{folder}/kustomization.yaml", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("../manifests/{folder}/kustomization.yaml");
         let kustomization: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let listed: Vec<_> = kustomization["resources"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let listed: Vec<_> = listed.into_iter().filter(|name| !name.starts_with("..")).collect();

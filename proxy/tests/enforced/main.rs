@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use weft_proxy::ads::{Compile, Compiler, Kind};
 use weft_proxy::bootstrap::Bootstrap;
@@ -94,9 +93,8 @@ fn every_enforced_field_makes_a_difference() {
 }
 
 fn documents() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/enforced");
     let mut documents = Vec::new();
-    for file in std::fs::read_dir(folder).unwrap() {
+    for file in std::fs::read_dir("tests/enforced").unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             let name = path.file_stem().unwrap().to_str().unwrap();
