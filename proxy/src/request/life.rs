@@ -1,35 +1,29 @@
 //! The life of a request, from its head to its record.
 
-use super::attempt::{Answered, Attempt};
+use super::attempt::Answered;
 use super::edge;
-use super::failure::Failure;
 use super::filters::{self, Verdict};
 use super::local::{self, Flag, LocalReply, UNDELIVERED};
+use super::prepare::{longest, prepare};
 use super::record::Record;
 use super::relay::{Relay, Relayed};
 use super::reply::Reply;
-use super::timeout::{Clock, Over};
+use super::send::{Stopped, send};
+use super::timeout::Clock;
 use super::{Direction, Downstream};
-use crate::http::{Framing, RequestHead, ResponseHead, convert};
-use crate::http1::strip_hop_by_hop;
-use crate::observe::RetryOutcome;
+use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::snapshot::{HttpChain, RouteSource};
 use crate::stream::body::{Body, Replay, Source, drain};
 use crate::stream::pump::Pump;
-use crate::upstream::pool::Target;
-use crate::upstream::{Cluster, Tried};
 use crate::worker::Worker;
 use futures_util::FutureExt;
-use std::borrow::Cow;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-use weft_rules::{Action, ClusterChoice, Forward, IdleTimeout, Route};
+use weft_rules::{Action, IdleTimeout, Route};
 
 /// Says which attempt this is, where a virtual host asks for it (`include_request_attempt_count`).
-const ATTEMPT_COUNT: &[u8] = b"x-envoy-attempt-count";
+pub(super) const ATTEMPT_COUNT: &[u8] = b"x-envoy-attempt-count";
 
 /// How much of a request's body is kept for retries.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -181,236 +175,6 @@ fn find_route(cx: &Context<'_>, request: &RequestHead) -> Option<Arc<Route>> {
     }
 }
 
-/// Turns the received head into the one to send. Returns whether it asks to change the protocol.
-fn prepare(
-    cx: &Context<'_>,
-    forward: &Forward,
-    choice: &ClusterChoice,
-    request: &mut RequestHead,
-) -> Result<bool, LocalReply> {
-    // The route's word, or else the listener's.
-    let allows = |protocol: &[u8]| {
-        let rule = forward.upgrades.iter().find(|rule| rule.name.as_bytes().eq_ignore_ascii_case(protocol));
-        rule.map_or_else(|| cx.chain.upgrades.allows(protocol), |rule| rule.enabled)
-    };
-    let upgrade = match request.fields.get("upgrade") {
-        Some(protocol) if request.fields.list_contains("connection", "upgrade") => {
-            if !allows(protocol) {
-                // The server may answer without switching; it just is not asked (RFC 9110 §7.8).
-                request.fields.remove("upgrade");
-                false
-            } else {
-                true
-            }
-        }
-        _ => false,
-    };
-    if request.is_connect() && !allows(b"connect") {
-        let text = "CONNECT is not enabled for this destination\n";
-        return Err(LocalReply::new(403, Flag::NoRoute, text));
-    }
-    if upgrade {
-        // Over HTTP/2 a WebSocket has no key; a server on HTTP/1.1 insists on one.
-        let key = [cx.worker.random64().to_ne_bytes(), cx.worker.random64().to_ne_bytes()].concat();
-        convert::websocket::ensure_key(request, key.try_into().unwrap_or_default());
-    }
-    strip_hop_by_hop(&mut request.fields, upgrade);
-    // Only this proxy's own peers may claim it, and only in responses.
-    request.fields.remove(UNDELIVERED);
-    if let Some(path) = forward.rewritten_path(request) {
-        request.set_path_and_query(&path);
-    }
-    if let Some(authority) = forward.rewritten_authority(choice, request, None).map(Cow::into_owned) {
-        if forward.append_x_forwarded_host {
-            let original = request.authority().to_vec();
-            request.fields.append(b"x-forwarded-host", &original);
-        }
-        request.set_authority(&authority);
-    }
-    choice.request_headers.apply(&mut request.fields);
-    Ok(upgrade || request.is_connect())
-}
-
-/// The longest life of a stream: what a gRPC client asks for, as far as the route believes it, in the place of the route's own limit.
-fn longest(forward: &Forward, request: &RequestHead) -> Option<Duration> {
-    let asked = || Some((forward.grpc_timeout?, grpc_timeout(request.fields.get("grpc-timeout")?)?));
-    match asked() {
-        Some((limits, asked)) => Some(limits.max.map_or(asked, |max| asked.min(max)).saturating_sub(limits.offset)),
-        None => forward.max_stream_duration.flatten(),
-    }
-}
-
-/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests"). What is malformed asks for nothing.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let n: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(match unit {
-        b'H' => Duration::from_secs(n * 3600),
-        b'M' => Duration::from_secs(n * 60),
-        b'S' => Duration::from_secs(n),
-        b'm' => Duration::from_millis(n),
-        b'u' => Duration::from_micros(n),
-        b'n' => Duration::from_nanos(n),
-        _ => return None,
-    })
-}
-
-/// Why there is no response from upstream.
-enum Stopped {
-    /// This is the answer instead.
-    Answer(LocalReply),
-    /// Nobody waits for one.
-    DownstreamGone,
-}
-
-/// Tries endpoints until one answers well enough, within the policy, the budget and the deadline.
-#[allow(clippy::too_many_arguments)]
-async fn send(
-    cx: &Context<'_>,
-    clock: &Clock,
-    forward: &Forward,
-    cluster: &Arc<Cluster>,
-    request: &mut RequestHead,
-    framing: Framing,
-    body: &mut Replay<'_>,
-    response: &mut ResponseHead,
-    reply: &mut Reply<'_>,
-    record: &mut Record<'_>,
-) -> Result<Answered, Stopped> {
-    let retry = forward.retry.as_ref().filter(|policy| policy.applies_to(request));
-    let mut tried = Tried::new();
-    let mut retries = 0;
-    let mut retry_permit = None;
-    loop {
-        let target = match Target::pick(cluster, cx.downstream, &tried, cx.worker.random64()) {
-            Ok(target) => target,
-            Err(error) => {
-                let text = format!("{}: {error}\n", cluster.name());
-                return Err(Stopped::Answer(LocalReply::new(503, Flag::NoHealthyEndpoint, text).undelivered()));
-            }
-        };
-        record.target(&target);
-        let started = Instant::now();
-        let in_flight = target.endpoint().map(|endpoint| endpoint.begin());
-        clock.begin_attempt(&cx.worker.sweep, cluster.config().max_stream_duration, retry);
-        if forward.attempt_count_in_request {
-            request.fields.insert(ATTEMPT_COUNT, (retries + 1).to_string().as_bytes());
-        }
-        let attempt = Attempt { cx, target: &target, request: &*request, framing, clock };
-        let outcome = attempt.run(body, response, reply).await;
-        drop(retry_permit.take());
-        let (attempted, failure) = match outcome {
-            Ok(answered) => {
-                let answered = answered.holding(in_flight);
-                let attempted = attempted(cx, &answered, response);
-                let latency = started.elapsed();
-                if Answered::is_decided_by_trailers(response) {
-                    record.answered_after(latency);
-                } else {
-                    target.finish(Answered::outcome(response, None), latency);
-                }
-                if !worth_retrying(retry, attempted, response) {
-                    return Ok(answered);
-                }
-                (attempted, Failure::Response(Box::new(answered)))
-            }
-            Err(Failure::DownstreamGone) => return Err(Stopped::DownstreamGone),
-            Err(failure) => {
-                target.finish(failure.outcome(), started.elapsed());
-                (failure.attempted(), failure)
-            }
-        };
-
-        // Again?
-        let may_retry = retry.is_some_and(|policy| {
-            retries < policy.num_retries && policy.decide(attempted, |name| response.fields.get(name).map(Into::into))
-        });
-        let exhausted = retries > 0 && retry.is_some_and(|policy| retries >= policy.num_retries);
-        if may_retry && !body.can_rewind() {
-            record.not_retried(RetryOutcome::BodyTooLarge);
-        }
-        if !may_retry || !body.can_rewind() || failure.is_final() {
-            return failure.into_answer(cx, request, &target, exhausted);
-        }
-        retry_permit = match cluster.breaker().retry() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                record.not_retried(RetryOutcome::OverBudget);
-                return failure.into_answer(cx, request, &target, false);
-            }
-        };
-        drop(failure);
-        clock.end_attempt();
-        retries += 1;
-        record.retried();
-        tried.extend(target.endpoint().map(|endpoint| endpoint.id()));
-        // Only now is it certain that another attempt follows.
-        body.rewind();
-        if let Some(policy) = retry {
-            let pause = policy.backoff(retries, cx.worker.random());
-            match clock.race(pin!(tokio::time::sleep(pause))).await {
-                Ok(()) => {}
-                Err(over) => return Failure::of_clock(over, clock).into_answer(cx, request, &target, false),
-            }
-        }
-    }
-}
-
-impl Failure {
-    /// What the client is told when no attempt follows this one.
-    fn into_answer(
-        self,
-        cx: &Context<'_>,
-        request: &RequestHead,
-        target: &Target,
-        exhausted: bool,
-    ) -> Result<Answered, Stopped> {
-        let cluster = target.cluster();
-        let may_go_elsewhere = self.is_undelivered()
-            || cx.downstream.leads_to_leaving(cx.worker) && self.may_be_repeated(request.method());
-        match self {
-            // A response nobody wanted to repeat is the answer.
-            Self::Response(answered) => Ok(*answered),
-            Self::DownstreamGone => Err(Stopped::DownstreamGone),
-            Self::RouteTimeout => Err(Stopped::Answer(timed_out(cluster))),
-            other => {
-                let status = other.status();
-                let flag = if exhausted { Flag::RetriesExhausted } else { other.flag() };
-                let text = format!("{} at {}: {other}\n", cluster.name(), target.address());
-                let answer = LocalReply::new(status, flag, text);
-                Err(Stopped::Answer(if may_go_elsewhere { answer.undelivered() } else { answer }))
-            }
-        }
-    }
-}
-
-fn timed_out(cluster: &Cluster) -> LocalReply {
-    LocalReply::new(504, Flag::Timeout, format!("{}: no response within the route's timeout\n", cluster.name()))
-}
-
-fn attempted(cx: &Context<'_>, answered: &Answered, response: &ResponseHead) -> weft_rules::Attempt {
-    if answered.is_authenticated()
-        && cx.downstream.direction == Direction::Outbound
-        && response.fields.contains(UNDELIVERED)
-    {
-        return weft_rules::Attempt::Undelivered;
-    }
-    let grpc_status =
-        response.fields.get("grpc-status").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-    weft_rules::Attempt::Response { status: response.status(), grpc_status }
-}
-
-fn worth_retrying(
-    retry: Option<&weft_rules::RetryPolicy>,
-    attempted: weft_rules::Attempt,
-    response: &ResponseHead,
-) -> bool {
-    retry.is_some_and(|policy| policy.decide(attempted, |name| response.fields.get(name).map(Into::into)))
-}
-
 fn believe_undelivered_only_from_peers(cx: &Context<'_>, answered: &Answered, response: &mut ResponseHead) {
     // Towards the application it means nothing; from an application it is a lie.
     if cx.downstream.direction == Direction::Outbound || !answered.is_authenticated() {
@@ -478,10 +242,7 @@ async fn hand_on(
             tracing::debug!(%reason, "upstream broke its response");
             Flag::UpstreamReset
         }
-        Err(Over::Idle | Over::PerTryIdle) => Flag::StreamIdle,
-        Err(Over::Duration) => Flag::StreamDuration,
-        Err(Over::UpstreamDuration) => Flag::UpstreamDuration,
-        Err(Over::Route | Over::PerTry) => Flag::Timeout,
+        Err(over) => over.flag(),
     };
     // The head is out, so the only way to say that the rest will not come is to break the stream.
     let reason = if flag == Flag::DownstreamClosed { h2::Reason::CANCEL } else { h2::Reason::INTERNAL_ERROR };
@@ -509,7 +270,7 @@ async fn respond(
     }
     clock.moved();
     let sent = pin!(local::send(reply, request, cx.downstream, &answer));
-    match clock.race_stream(sent).await {
+    match clock.race_answer(sent).await {
         Ok(Ok(())) => {
             record.finish();
             Finished::Complete { request_read }
@@ -518,8 +279,8 @@ async fn respond(
             record.finish_broken(Flag::DownstreamClosed);
             Finished::Broken
         }
-        Err(_) => {
-            record.finish_broken(Flag::StreamIdle);
+        Err(over) => {
+            record.finish_broken(over.flag());
             Finished::Broken
         }
     }

@@ -9,6 +9,7 @@
 //! | a route's `max_stream_duration`, or the client's `grpc-timeout` | the begin of the stream | 408, or 504 if the request is complete |
 //! | a cluster's `max_stream_duration` | the begin of the attempt | 408, or 504 if the request is complete |
 
+use super::local::Flag;
 use crate::stream::sweep::{Deadline, Passed, Sweep};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -36,6 +37,18 @@ pub enum Over {
     Duration,
     /// The attempt lived longer than its cluster allows a stream to.
     UpstreamDuration,
+}
+
+impl Over {
+    /// The flag that tells the operator.
+    pub fn flag(self) -> Flag {
+        match self {
+            Self::Route | Self::PerTry => Flag::Timeout,
+            Self::Idle | Self::PerTryIdle => Flag::StreamIdle,
+            Self::Duration => Flag::StreamDuration,
+            Self::UpstreamDuration => Flag::UpstreamDuration,
+        }
+    }
 }
 
 /// The limits of one request.
@@ -137,12 +150,26 @@ impl Clock {
         .await
     }
 
-    /// As [`Clock::race`], without the route's timeout: for a tunnel, whose bytes have no end that it could wait for, and for an answer
-    /// that says that it is over.
+    /// As [`Clock::race`], without the route's timeout: for a tunnel, whose bytes have no end that it could wait for.
     pub async fn race_stream<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Over> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => self.poll_stream_over(cx).map(Err),
+        })
+        .await
+    }
+
+    /// As [`Clock::race`], for an answer that is ours: it may tell of a limit that is over, which must not cut it. The request's other
+    /// limits hold, those of its attempts do not.
+    pub async fn race_answer<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Over> {
+        self.end_attempt();
+        let longest = self.longest.as_ref().filter(|longest| !longest.has_passed());
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if longest.is_some_and(|longest| longest.poll_passed(cx).is_ready()) => {
+                Poll::Ready(Err(Over::Duration))
+            }
+            Poll::Pending => self.idle.poll_passed(cx).map(|Passed| Err(Over::Idle)),
         })
         .await
     }

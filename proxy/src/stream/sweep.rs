@@ -120,6 +120,11 @@ impl Deadline {
         .await
     }
 
+    /// Whether the deadline has passed.
+    pub fn has_passed(&self) -> bool {
+        self.sweep.shared.slots.borrow().entries[self.slot].as_ref().is_some_and(|entry| entry.passed)
+    }
+
     /// Ready when the deadline has passed.
     pub fn poll_passed(&self, cx: &mut Context<'_>) -> Poll<Passed> {
         let mut slots = self.sweep.shared.slots.borrow_mut();

@@ -2,7 +2,7 @@
 
 use super::frames::{ACK, PREFACE, SETTINGS, frame, get};
 use super::http2::{H2_CLUSTER, client, request};
-use super::sim::{APP, Config, PATIENT, Sim, read_until, serve, with_proxy};
+use super::sim::{APP, Config, PATIENT, SOCKET_BUFFER, Sim, read_until, serve, with_proxy};
 use crate::upstream::breaker::Resource;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -231,6 +231,65 @@ async fn a_refused_request_whose_body_is_there_leaves_its_connection_usable() {
         assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("connection: close\r\n"), "{answer}");
     })
     .await;
+}
+
+/// A client whose socket is full with the answer to its first request, and who asks once more; what the server does then is `next`.
+async fn full_client<F: Future<Output = ()> + 'static>(
+    sim: &Sim,
+    next: impl Fn(DuplexStream) -> F + Clone + 'static,
+) -> DuplexStream {
+    sim.servers.add(APP, move |mut io| {
+        let next = next.clone();
+        async move {
+            read_until(&mut io, |text| text.ends_with("\r\n\r\n")).await;
+            // With its head, that leaves room for but a few bytes.
+            let body = SOCKET_BUFFER - 60;
+            io.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n\r\n{:x<body$}", "").as_bytes())
+                .await
+                .unwrap();
+            read_until(&mut io, |text| text.ends_with("\r\n\r\n")).await;
+            next(io).await;
+        }
+    });
+    let mut client = sim.connect();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    client
+}
+
+const LONGEST: &str =
+    "[{match: {prefix: /}, route: {cluster: app, timeout: 0s, max_stream_duration: {max_stream_duration: 3s}}}]";
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_that_tells_of_a_limit_is_not_cut_by_it() {
+    with_proxy(Config { routes: LONGEST, ..Config::default() }, |sim| async move {
+        let mut client = full_client(&sim, silent).await;
+        sleep(Duration::from_secs(10)).await;
+        let answers = read_until(&mut client, |text| text.ends_with("duration\n")).await;
+        let answer = answers.rsplit_once("xx").unwrap().1;
+        assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("x-weft-flag: DT\r\n"), "{answer}");
+        let counted = sim.metrics("weft_requests_total");
+        assert!(counted.len() == 2 && counted.iter().any(|line| line.contains("flag=\"DT\"")), "{counted:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_is_counted_by_the_limit_that_ends_it() {
+    for (routes, flag, after) in [(LONGEST, "DT", 3), (PATIENT, "SI", 300)] {
+        with_proxy(Config { routes, ..Config::default() }, |sim| async move {
+            let client = full_client(&sim, async |io| drop(io)).await;
+            sleep(Duration::from_secs(after - 1)).await;
+            assert_eq!(sim.metrics("weft_requests_total").len(), 1);
+            sleep(Duration::from_secs(2)).await;
+            let counted = sim.metrics("weft_requests_total");
+            assert!(counted.iter().any(|line| line.contains(&format!("flag=\"{flag}\""))), "{counted:?}");
+            drop(client);
+        })
+        .await;
+    }
 }
 
 /// A client of HTTP/2 that says what it has to say and never reads.
