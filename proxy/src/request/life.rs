@@ -222,7 +222,8 @@ async fn hand_on(
     if Answered::is_decided_by_trailers(response) {
         record.judge(Answered::outcome(response, trailers.as_ref()));
     }
-    let flag = match relayed {
+    // The head is out, so the only way to say that the rest will not come is to break the stream.
+    let (flag, reason) = match relayed {
         Ok(Relayed::Complete) => {
             let request_read = request_pump.is_done();
             if !request_read {
@@ -237,19 +238,26 @@ async fn hand_on(
             }
             return Finished::Complete { request_read };
         }
-        Ok(Relayed::DownstreamGone) => Flag::DownstreamClosed,
-        Ok(Relayed::UpstreamBroke(reason)) => {
+        Ok(Relayed::DownstreamGone) => (Flag::DownstreamClosed, h2::Reason::CANCEL),
+        Ok(Relayed::UpstreamBroke { reason, reset }) => {
             tracing::debug!(%reason, "upstream broke its response");
-            Flag::UpstreamReset
+            (Flag::UpstreamReset, reset.map_or(h2::Reason::INTERNAL_ERROR, handed_on))
         }
-        Err(over) => over.flag(),
+        Err(over) => (over.flag(), h2::Reason::INTERNAL_ERROR),
     };
-    // The head is out, so the only way to say that the rest will not come is to break the stream.
-    let reason = if flag == Flag::DownstreamClosed { h2::Reason::CANCEL } else { h2::Reason::INTERNAL_ERROR };
     upstream.abort(h2::Reason::CANCEL);
     sink.abort(reason);
     record.finish_broken(flag);
     Finished::Broken
+}
+
+/// The code by which an endpoint's reset is told to whoever asked. Most codes speak of the connection they come on; REFUSED_STREAM
+/// would even promise that nobody has seen the request. These are the application's own words.
+fn handed_on(reset: h2::Reason) -> h2::Reason {
+    match reset {
+        h2::Reason::CANCEL | h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::INADEQUATE_SECURITY => reset,
+        _ => h2::Reason::INTERNAL_ERROR,
+    }
 }
 
 /// Answers in the upstream's place.

@@ -15,7 +15,35 @@ pub enum Relayed {
     /// The client went away, or broke its request.
     DownstreamGone,
     /// The upstream broke the response, or does not take the request.
-    UpstreamBroke(String),
+    UpstreamBroke {
+        /// What broke.
+        reason: String,
+        /// The code of the peer's RST_STREAM, where that is what broke it.
+        reset: Option<h2::Reason>,
+    },
+}
+
+impl Relayed {
+    fn reading(error: &ReadError) -> Self {
+        let reset = match error {
+            ReadError::Http2(error) => reset_by_peer(error),
+            _ => None,
+        };
+        Self::UpstreamBroke { reason: error.to_string(), reset }
+    }
+
+    fn writing(error: &WriteError) -> Self {
+        let reset = match error {
+            WriteError::Reset(reason) => Some(*reason),
+            WriteError::Http2(error) => reset_by_peer(error),
+            _ => None,
+        };
+        Self::UpstreamBroke { reason: error.to_string(), reset }
+    }
+}
+
+fn reset_by_peer(error: &h2::Error) -> Option<h2::Reason> {
+    error.reason().filter(|_| error.is_reset() && error.is_remote())
 }
 
 /// The two directions of one exchange.
@@ -60,7 +88,7 @@ impl<Q: Source, P: Source> Relay<'_, '_, Q, P> {
             // An upstream that stopped reading may still be answering.
             Poll::Ready(Err(PumpError::Write(WriteError::Reset(h2::Reason::NO_ERROR)))) => false,
             Poll::Ready(Err(PumpError::Write(WriteError::Io(_)))) if !self.is_tunnel => false,
-            Poll::Ready(Err(PumpError::Write(error))) => return Poll::Ready(Relayed::UpstreamBroke(error.to_string())),
+            Poll::Ready(Err(PumpError::Write(error))) => return Poll::Ready(Relayed::writing(&error)),
             Poll::Pending => false,
         };
         if request_done && self.is_tunnel && self.request.1.poll_shutdown(cx).is_pending() {
@@ -71,7 +99,7 @@ impl<Q: Source, P: Source> Relay<'_, '_, Q, P> {
         let response_done = match pump.poll(cx, *source, sink) {
             Poll::Ready(Ok(())) => true,
             Poll::Ready(Err(PumpError::Write(_))) => return Poll::Ready(Relayed::DownstreamGone),
-            Poll::Ready(Err(PumpError::Read(error))) => return Poll::Ready(Relayed::UpstreamBroke(broken(&error))),
+            Poll::Ready(Err(PumpError::Read(error))) => return Poll::Ready(Relayed::reading(&error)),
             Poll::Pending => {
                 if self.response.1.poll_reset(cx).is_ready() {
                     return Poll::Ready(Relayed::DownstreamGone);
@@ -87,8 +115,4 @@ impl<Q: Source, P: Source> Relay<'_, '_, Q, P> {
         }
         if response_done { Poll::Ready(Relayed::Complete) } else { Poll::Pending }
     }
-}
-
-fn broken(error: &ReadError) -> String {
-    error.to_string()
 }

@@ -227,3 +227,39 @@ async fn streams_above_a_goaways_last_are_sent_again_whole_whatever_their_method
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_applications_word_in_a_reset_reaches_the_caller_and_a_connections_does_not() {
+    use h2::Reason;
+    for (said, heard) in [
+        (Reason::CANCEL, Reason::CANCEL),
+        (Reason::ENHANCE_YOUR_CALM, Reason::ENHANCE_YOUR_CALM),
+        (Reason::REFUSED_STREAM, Reason::INTERNAL_ERROR),
+        (Reason::FLOW_CONTROL_ERROR, Reason::INTERNAL_ERROR),
+    ] {
+        // Whichever direction notices: the request may be going on.
+        for uploads in [false, true] {
+            with_proxy(Config { cluster: H2_CLUSTER, ..Config::default() }, |sim| async move {
+                sim.servers.add(APP, move |io| async move {
+                    let mut connection = h2::server::handshake(io).await.unwrap();
+                    while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                        let mut send = respond.send_response(::http::Response::new(()), false).unwrap();
+                        tokio::task::spawn_local(async move {
+                            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                            send.send_reset(said);
+                        });
+                    }
+                });
+                let mut client = client(&sim).await;
+                let (response, mut send) = client.send_request(request("POST", "/"), !uploads).unwrap();
+                let mut body = response.await.unwrap().into_body();
+                if uploads {
+                    send.send_data(Bytes::from(vec![b'x'; 1 << 20]), false).unwrap();
+                }
+                let error = body.data().await.expect("no end").unwrap_err();
+                assert_eq!(error.reason(), Some(heard), "{said}, uploads: {uploads}");
+            })
+            .await;
+        }
+    }
+}
