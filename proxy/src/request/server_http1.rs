@@ -12,6 +12,7 @@ use crate::stream::body::{Body, Http1Body, drain};
 use crate::stream::sweep::race;
 use crate::stream::wire::Wire;
 use crate::worker::Worker;
+use futures_util::FutureExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,6 @@ use tracing::debug;
 
 /// How much of an unread request body is read and dropped, so that its answer is not lost to a reset.
 const MAX_DRAINED: usize = 256 * 1024;
-
-/// How long that may take where the chain sets no limit, by a `delayed_close_timeout` of 0 s.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Serves a connection's requests until either side closes it.
 pub async fn serve(
@@ -39,36 +37,50 @@ pub async fn serve(
         accept_http10: chain.accept_http_10,
     });
     let mut head = RequestHead::new();
-    loop {
+    let ending = loop {
         let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
         let parsed = match read_head(&cx, &mut wire, &mut decoder, &mut head).await {
             Next::Request(parsed) => parsed,
-            Next::Closed => break,
+            Next::Closed => break Ending::Closed,
             Next::Refused(error) => {
                 debug!(source = %downstream.source, %error, "request refused");
                 let answer = LocalReply::new(error.status(), Flag::Malformed, error.to_string());
-                refuse(&cx, &mut wire, &head, &answer).await;
-                break;
+                break Ending::Refused(answer);
             }
             Next::Late => {
                 debug!(source = %downstream.source, "the rest of a request's head did not come");
                 let text = "the rest of the request's head did not come in time\n";
-                refuse(&cx, &mut wire, &RequestHead::new(), &LocalReply::new(408, Flag::StreamIdle, text)).await;
-                break;
+                head = RequestHead::new();
+                break Ending::Refused(LocalReply::new(408, Flag::StreamIdle, text));
             }
         };
         if !chosen.refresh(&worker, &downstream, &mut chain) {
-            break;
+            break Ending::Closed;
         }
         let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
-        if !serve_one(&cx, &mut wire, &mut head, &parsed).await {
-            break;
+        if let Some(ending) = serve_one(&cx, &mut wire, &mut head, &parsed).await {
+            break ending;
         }
         wire.shrink();
+    };
+    let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
+    // Boxed: the connection's task is as large as its largest state.
+    let closing = Box::pin(close(&cx, &mut wire, &head, ending));
+    // The peer may be gone already, or not read what is left to send: one limit for all of it.
+    match chain.delayed_close_timeout {
+        Some(limit) => drop(worker.sweep.after(limit).race(closing).await),
+        None => drop(closing.now_or_never()),
     }
-    // The peer may be gone already, or not read what is left to send.
-    let deadline = worker.sweep.after(chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
-    let _ = deadline.race(wire.shutdown()).await;
+}
+
+/// How a connection comes to its end.
+enum Ending {
+    /// All that was received is answered.
+    Closed,
+    /// What was received is no request.
+    Refused(LocalReply),
+    /// A part of the last request was not read.
+    Unread,
 }
 
 enum Next {
@@ -119,43 +131,36 @@ async fn read_head(
     }
 }
 
-async fn refuse(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, answer: &LocalReply) {
-    let mut reply = Reply::Http1(Http1Reply {
-        writer: wire.writer(),
-        version: Version::Http11,
-        is_head: false,
-        keep_alive: false,
-        trailers: false,
-    });
-    let deadline = cx.worker.sweep.after(cx.chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
-    // The client may be gone already.
-    let _ = deadline.race(local::send(&mut reply, head, cx.downstream, answer)).await;
-    linger(cx, wire).await;
+/// Sends what is left to send, and ends the connection. Closing a socket of which not everything was read would reset it, and the
+/// client would lose the answer: so the rest is read first, and dropped.
+async fn close(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, ending: Ending) {
+    if let Ending::Refused(answer) = &ending {
+        let mut reply = Reply::Http1(Http1Reply {
+            writer: wire.writer(),
+            version: Version::Http11,
+            is_head: false,
+            keep_alive: false,
+            trailers: false,
+        });
+        // The client may be gone already.
+        let _ = local::send(&mut reply, head, cx.downstream, answer).await;
+    }
+    let is_shut = wire.shutdown().await.is_ok();
+    if is_shut && !matches!(ending, Ending::Closed) {
+        let rest = Http1Body::new(wire.reader(), BodyDecoder::new(Framing::UntilClose, Limits::default()));
+        drain(&mut Body::Http1(rest), MAX_DRAINED).await;
+    }
 }
 
-/// Closes a connection of which not everything was read: closing the socket at once would reset it, and the client would lose the
-/// answer.
-async fn linger(cx: &life::Context<'_>, wire: &mut Wire) {
-    let deadline = cx.worker.sweep.after(cx.chain.delayed_close_timeout.unwrap_or(DRAIN_TIME));
-    let _ = deadline
-        .race(async {
-            if wire.shutdown().await.is_ok() {
-                let rest = Http1Body::new(wire.reader(), BodyDecoder::new(Framing::UntilClose, Limits::default()));
-                drain(&mut Body::Http1(rest), MAX_DRAINED).await;
-            }
-        })
-        .await;
-}
-
-/// Serves one request; whether the connection can carry another.
-async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHead, parsed: &Parsed) -> bool {
+/// Serves one request; how the connection ends, unless it can carry another.
+async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHead, parsed: &Parsed) -> Option<Ending> {
     let (mut reader, mut writer) = wire.split();
     if parsed.expect_continue && !cx.chain.proxy_100_continue {
         head.fields.remove("expect");
         writer.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         let deadline = cx.chain.stream_idle_timeout.map(|idle| cx.worker.sweep.after(idle));
         if !matches!(race(deadline.as_ref(), writer.flush()).await, Ok(Ok(()))) {
-            return false;
+            return Some(Ending::Closed);
         }
     }
     let draining = cx.downstream.drain(cx.worker).is_draining();
@@ -171,11 +176,8 @@ async fn serve_one(cx: &life::Context<'_>, wire: &mut Wire, head: &mut RequestHe
     let finished = life::serve(cx, head, body, parsed.framing, &mut reply).await;
     let keep_alive = matches!(&reply, Reply::Http1(reply) if reply.keep_alive);
     match finished {
-        life::Finished::Complete { request_read: true } => keep_alive,
-        life::Finished::Complete { request_read: false } => {
-            linger(cx, wire).await;
-            false
-        }
-        life::Finished::Broken => false,
+        life::Finished::Complete { request_read: true } if keep_alive => None,
+        life::Finished::Complete { request_read: false } => Some(Ending::Unread),
+        life::Finished::Complete { .. } | life::Finished::Broken => Some(Ending::Closed),
     }
 }

@@ -38,8 +38,9 @@ pub struct HttpChain {
     pub request_headers_timeout: Option<Duration>,
     /// Longest time without a byte in either direction of a stream (`stream_idle_timeout`, 5 min where unset); `None` never.
     pub stream_idle_timeout: Option<Duration>,
-    /// After an early answer, how long to keep reading before the close (`delayed_close_timeout`, 1 s where unset). `None` is an explicit
-    /// 0 s, and a second as well: a close at once could reset the connection before the client has the answer.
+    /// How long the end of an HTTP/1.1 connection may take: to send what is left, and after an early answer to read the rest of its
+    /// request, since a close before that could cost the client the answer (`delayed_close_timeout`, 1 s where unset). `None` is an
+    /// explicit 0 s: it is closed at once.
     pub delayed_close_timeout: Option<Duration>,
     /// Names whose underscore makes a request refused, a field dropped, or nothing (`headers_with_underscores_action`).
     pub underscores: UnderscoreAction,

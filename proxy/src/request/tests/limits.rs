@@ -233,9 +233,10 @@ async fn a_refused_request_whose_body_is_there_leaves_its_connection_usable() {
     .await;
 }
 
-/// A client whose socket is full with the answer to its first request, and who asks once more; what the server does then is `next`.
+/// A client whose socket is full with the answer to its first request, and who says more; what the server does then is `next`.
 async fn full_client<F: Future<Output = ()> + 'static>(
     sim: &Sim,
+    more: &str,
     next: impl Fn(DuplexStream) -> F + Clone + 'static,
 ) -> DuplexStream {
     sim.servers.add(APP, move |mut io| {
@@ -252,12 +253,11 @@ async fn full_client<F: Future<Output = ()> + 'static>(
         }
     });
     let mut client = sim.connect();
-    client
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{more}").as_bytes()).await.unwrap();
     client
 }
+
+const EMPTY_POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
 
 const LONGEST: &str =
     "[{match: {prefix: /}, route: {cluster: app, timeout: 0s, max_stream_duration: {max_stream_duration: 3s}}}]";
@@ -265,7 +265,7 @@ const LONGEST: &str =
 #[tokio::test(start_paused = true)]
 async fn the_answer_that_tells_of_a_limit_is_not_cut_by_it() {
     with_proxy(Config { routes: LONGEST, ..Config::default() }, |sim| async move {
-        let mut client = full_client(&sim, silent).await;
+        let mut client = full_client(&sim, EMPTY_POST, silent).await;
         sleep(Duration::from_secs(10)).await;
         let answers = read_until(&mut client, |text| text.ends_with("duration\n")).await;
         let answer = answers.rsplit_once("xx").unwrap().1;
@@ -280,13 +280,40 @@ async fn the_answer_that_tells_of_a_limit_is_not_cut_by_it() {
 async fn an_answer_that_nobody_reads_is_counted_by_the_limit_that_ends_it() {
     for (routes, flag, after) in [(LONGEST, "DT", 3), (PATIENT, "SI", 300)] {
         with_proxy(Config { routes, ..Config::default() }, |sim| async move {
-            let client = full_client(&sim, async |io| drop(io)).await;
+            let client = full_client(&sim, EMPTY_POST, async |io| drop(io)).await;
             sleep(Duration::from_secs(after - 1)).await;
             assert_eq!(sim.metrics("weft_requests_total").len(), 1);
             sleep(Duration::from_secs(2)).await;
             let counted = sim.metrics("weft_requests_total");
             assert!(counted.iter().any(|line| line.contains(&format!("flag=\"{flag}\""))), "{counted:?}");
             drop(client);
+        })
+        .await;
+    }
+}
+
+/// Whether the proxy has let go of a connection of HTTP/1.1.
+async fn is_gone(client: &mut DuplexStream) -> bool {
+    client.write_all(b"x").await.is_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_http1_connection_takes_one_delayed_close_timeout_at_most() {
+    for (manager, limit) in [("delayed_close_timeout: 4s", 4000), ("", 1000), ("delayed_close_timeout: 0s", 0)] {
+        with_proxy(Config { manager, ..Config::default() }, |sim| async move {
+            // What is no request is answered, to a client that does not read; then it is waited for that it closes.
+            let mut deaf = full_client(&sim, "?\r\n\r\n", silent).await;
+            // Here the answer is read, but the rest of the request does not come.
+            let mut slow = sim.connect();
+            slow.write_all(b"POST / HTTP/1.0\r\nContent-Length: 10\r\n\r\n").await.unwrap();
+            let answer = read_until(&mut slow, |_| false).await;
+            assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+            if limit > 0 {
+                sleep(Duration::from_millis(limit - 100)).await;
+                assert!(!is_gone(&mut deaf).await && !is_gone(&mut slow).await, "{manager}");
+            }
+            sleep(Duration::from_millis(200)).await;
+            assert!(is_gone(&mut deaf).await && is_gone(&mut slow).await, "{manager}");
         })
         .await;
     }
