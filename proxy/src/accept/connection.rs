@@ -67,17 +67,20 @@ async fn refuse(worker: &Rc<Worker>, mut io: BoxIo, downstream: Downstream, answ
     match sniff(&mut io, &mut received, Some(&budget)).await {
         Ok(Sniffed::Protocol(Protocol::Http1)) => {
             let mut wire = Wire::new(io, received);
-            let reply = Http1Reply {
-                writer: wire.writer(),
-                version: Version::Http11,
-                is_head: false,
-                keep_alive: false,
-                trailers: false,
+            let answering = async {
+                let mut reply = Reply::Http1(Http1Reply {
+                    writer: wire.writer(),
+                    version: Version::Http11,
+                    is_head: false,
+                    keep_alive: false,
+                    trailers: false,
+                });
+                // A client that is gone needs no answer.
+                let _ = local::send(&mut reply, &RequestHead::new(), &downstream, &answer).await;
+                let _ = wire.shutdown().await;
             };
-            // A client that is gone needs no answer.
-            let _ = local::send(&mut Reply::Http1(reply), &RequestHead::new(), &downstream, &answer).await;
             let deadline = worker.sweep.after(worker.settings().handshake_timeout);
-            let _ = deadline.race(wire.shutdown()).await;
+            let _ = deadline.race(answering).await;
         }
         Ok(Sniffed::Protocol(Protocol::Http2)) => {
             server_http2::refuse_all(worker, io, received, &downstream, &answer).await

@@ -30,15 +30,23 @@ async fn with_silent_client<F: Future<Output = ()>>(settings: &str, test: impl F
         chain("", "other"),
     );
     let listener = compile_listener(&weft_xds::yaml::from_str(&text).unwrap()).unwrap().listener;
+    let (near, far) = duplex(64 * 1024);
+    let (worker, set) = worker();
+    set.spawn_local(serve(worker, Arc::new(listener), Box::new(far), downstream()));
+    set.run_until(test(near)).await;
+}
+
+fn worker() -> (Rc<Worker>, LocalSet) {
     let network = Rc::new(TcpNetwork::default());
     let worker = Worker::alone(Arc::new(Store::new()), Settings::default(), Drain::never(), network);
-    let (near, far) = duplex(64 * 1024);
-    let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let downstream = Downstream::plain(Direction::Inbound, address(40_000), address(80));
     let set = LocalSet::new();
     set.spawn_local(worker.sweep.clone().run());
-    set.spawn_local(serve(worker, Arc::new(listener), Box::new(far), downstream));
-    set.run_until(test(near)).await;
+    (worker, set)
+}
+
+fn downstream() -> Downstream {
+    let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    Downstream::plain(Direction::Inbound, address(40_000), address(80))
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,4 +70,21 @@ async fn a_client_silent_for_too_long_gets_the_chain_of_unknown_bytes_where_the_
         assert!(answer.ends_with("other"), "{answer}");
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_nobody_reads_does_not_last() {
+    let (worker, set) = worker();
+    // The answer does not fit.
+    let (mut client, far) = duplex(16);
+    let started = Instant::now();
+    let limit = worker.settings().handshake_timeout;
+    let answer = LocalReply::new(502, Flag::NoRoute, "unknown\n");
+    let refused = set.spawn_local(async move { refuse(&worker, Box::new(far), downstream(), answer).await });
+    set.run_until(async {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        tokio::time::timeout(limit * 2, refused).await.expect("an end").unwrap();
+    })
+    .await;
+    assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
 }
