@@ -112,7 +112,7 @@ impl Outcome {
 /// Why a call failed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Failure {
-    /// A short stable word: `refused`, `reset`, `closed`, `timeout`, `unreachable`, `name`, `http_503`,
+    /// A short stable word: `refused`, `reset`, `closed`, `gone_away`, `timeout`, `unreachable`, `name`, `http_503`,
     /// `grpc_14`, `protocol`; followed by `_FLAG` when the answer carries `x-weft-flag`.
     pub(crate) class: String,
     pub(crate) message: String,

@@ -5,10 +5,14 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, header};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, handshake};
 
 use super::http as plain;
 use super::{Extras, Failure, Outcome, Target};
+
+/// The class of failure of a call whose server has closed the connection because it ends.
+const GONE_AWAY: &str = "gone_away";
 
 pub(super) struct Client {
     target: Target,
@@ -23,7 +27,13 @@ impl Client {
     }
 
     pub(super) async fn call(&mut self) -> Outcome {
-        let outcome = self.echo().await;
+        let kept = self.socket.is_some();
+        let mut outcome = self.echo().await;
+        // As any WebSocket client: a connection whose server has gone away meanwhile is replaced.
+        if kept && outcome.failure.as_ref().is_some_and(|failure| failure.class == GONE_AWAY) {
+            self.socket = None;
+            outcome = self.echo().await;
+        }
         if outcome.failure.is_some() {
             self.socket = None;
         }
@@ -63,11 +73,11 @@ impl Client {
                     return Outcome { status: Some(101), protocol: "WebSocket", headers, body, ..Outcome::default() };
                 }
                 Some(Ok(Message::Close(frame))) => {
+                    // A server that goes away leaves what it has not read undone (RFC 6455 §7.4.1).
+                    let gone_away = frame.as_ref().is_some_and(|frame| frame.code == CloseCode::Away);
+                    let class = if gone_away { GONE_AWAY } else { "closed" };
                     let reason = frame.map(|frame| format!("{}: {}", frame.code, frame.reason)).unwrap_or_default();
-                    return Outcome::failed(
-                        "WebSocket",
-                        Failure::new("closed", format!("closed by the server {reason}")),
-                    );
+                    return Outcome::failed("WebSocket", Failure::new(class, format!("closed by the server {reason}")));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Outcome::failed("WebSocket", failure(&error)),
