@@ -14,7 +14,7 @@ use crate::control_plane::alive;
 use crate::{Error, wait};
 
 /// How long it may take to serve, on a machine that is busy.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// How soon an application that ended by itself is started again, as a kubelet would.
 const RESTART_DELAY: Duration = Duration::from_millis(200);

@@ -17,7 +17,7 @@ use weft_sandbox::Pod;
 use crate::Error;
 
 /// How long any of these requests may take. They go to processes on this machine.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// An answer, whatever its status.
 #[derive(Debug, Clone)]

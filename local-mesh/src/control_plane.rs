@@ -20,7 +20,7 @@ pub const XDS_PORT: u16 = 15012;
 const STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15014);
 
 /// How long it may take to be ready, on a machine that is busy.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// What may be chosen about a control plane.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use crate::control_plane::alive;
 use crate::{Error, wait};
 
 /// How long it may take to listen, on a machine that is busy.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// A running load.
 #[derive(Debug)]

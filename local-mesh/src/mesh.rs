@@ -12,7 +12,7 @@ use crate::control_plane::problems;
 use crate::{ControlPlane, Endpoint, Error, MeshPod, Programs, Settings, Spec, wait};
 
 /// How long an edit may take to be in force everywhere, on a machine that is busy.
-const EDIT: Duration = Duration::from_secs(20);
+const EDIT: Duration = Duration::from_secs(60);
 
 /// A running mesh. Dropping it ends everything.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::programs::Programs;
 use crate::{App, Error, Load, Outcome, Samples, TRUST_DOMAIN, probe, wait};
 
 /// How long a pod may take from nothing to serving, on a machine that is busy.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// The mark that the sidecar sets on its connections: a rootless sandbox has only one user to tell it by.
 const MARK: u32 = 0x57ef;

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "")]
     body: String,
     /// Seconds to wait for the whole answer
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 30.0)]
     timeout: f64,
     /// Calls to make one after the other on one connection; a line for each
     #[arg(long, default_value_t = 1)]

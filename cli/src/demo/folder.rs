@@ -16,10 +16,13 @@ pub(crate) const SAMPLES: [(&str, &str); 4] = [
 /// An edit: text that must be there, and what takes its place.
 pub(crate) type Replacement = (&'static str, &'static str);
 
-/// Replaces parts of a sample file in the folder; what earlier edits did to it is undone. Returns when it was done.
+/// Replaces parts of a sample file in the folder; what earlier edits did to it is undone. Returns when it began.
 pub(crate) fn edit(folder: &Folder, file: &str, replacements: &[Replacement]) -> anyhow::Result<Instant> {
-    folder.write(file, &edited(file, replacements)?)?;
-    Ok(Instant::now())
+    let text = edited(file, replacements)?;
+    // Before the file is there: this process may have to wait for its turn after that, and others do not wait for it.
+    let saved = Instant::now();
+    folder.write(file, &text)?;
+    Ok(saved)
 }
 
 /// Takes back every edit of a sample file.

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub(crate) struct Finding {
     /// Whether it is as it must be.
     pub(crate) ok: bool,
+    /// Whether it tells only how fast this machine was.
+    pub(crate) pace: bool,
     /// What was looked at.
     pub(crate) what: String,
     /// What was seen, with its figures.
@@ -41,12 +43,17 @@ pub(crate) struct Findings {
 impl Findings {
     /// Notes what was measured.
     pub(crate) fn measured(&mut self, ok: bool, what: impl Into<String>, seen: impl Into<String>) {
-        self.measured.push(Finding { ok, what: what.into(), seen: seen.into() });
+        self.measured.push(Finding { ok, pace: false, what: what.into(), seen: seen.into() });
+    }
+
+    /// Notes a rate or a time, which a slow machine may miss without anything being wrong.
+    pub(crate) fn pace(&mut self, ok: bool, what: impl Into<String>, seen: impl Into<String>) {
+        self.measured.push(Finding { ok, pace: true, what: what.into(), seen: seen.into() });
     }
 
     /// Notes what shows that the measurement can fail.
     pub(crate) fn counter_proof(&mut self, ok: bool, what: impl Into<String>, seen: impl Into<String>) {
-        self.counter_proofs.push(Finding { ok, what: what.into(), seen: seen.into() });
+        self.counter_proofs.push(Finding { ok, pace: false, what: what.into(), seen: seen.into() });
     }
 
     /// Ends the step.

@@ -12,7 +12,7 @@ use super::arguments::Arguments;
 use super::{CHILD, SKIP_CODE, SKIPPED, Test};
 
 /// A test that takes longer is killed and has failed. `WEFT_TEST_TIMEOUT` overrides, in seconds.
-const TIME_LIMIT: Duration = Duration::from_secs(180);
+const TIME_LIMIT: Duration = Duration::from_secs(900);
 
 pub(super) fn run(tests: &[Test], arguments: &Arguments) -> ExitCode {
     let chosen: Vec<&Test> = tests.iter().filter(|test| arguments.choose(test.name)).collect();

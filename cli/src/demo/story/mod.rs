@@ -28,8 +28,8 @@ pub(crate) struct Story<'a> {
 /// Requests per second to every service, and to a service under disturbance.
 const RATE: f64 = 120.0;
 
-/// The longest that an edit may take to show.
-const EDIT_LIMIT: Duration = Duration::from_secs(10);
+/// The longest that anything waited for may take. How long it takes is told; a machine may be busy with something else.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// In the order told. Rotation comes before the outage: only long-lived certificates outlive a dead control plane.
 const STEPS: [(&str, &str); 7] = [
@@ -47,7 +47,7 @@ const STEPS: [(&str, &str); 7] = [
 pub(crate) fn settings(pace: Pace) -> Settings {
     Settings {
         certificate_lifetime: pace.patience(Duration::from_secs(20)),
-        root_overlap: pace.patience(Duration::from_secs(4)),
+        root_overlap: pace.patience(Duration::from_secs(6)),
     }
 }
 
@@ -98,6 +98,11 @@ async fn settle(shop: &Shop) -> anyhow::Result<()> {
         folder::restore(shop.control_plane().folder(), file)?;
     }
     Ok(shop.mesh.in_force().await?)
+}
+
+/// Notes whether calls under a disturbance were as many a second as a load has to be.
+fn is_load(pace: Pace, counts: &Counts, findings: &mut Findings) {
+    findings.pace(pace.is_load(counts), "requests per second meanwhile", format!("{:.0}", counts.rate()));
 }
 
 /// How many failed, of how many, how fast, and how.

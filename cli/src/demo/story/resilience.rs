@@ -1,15 +1,15 @@
 //! A replica that crashes and one that fails, seen by a caller that must not notice.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use weft_local_mesh::{MeshPod, wait};
+use weft_local_mesh::{Error, MeshPod, wait};
 
 use super::super::folder::{self, Replacement};
 use super::super::observe::Retries;
 use super::super::report::Findings;
 use super::super::shop::Shop;
-use super::{RATE, Story, verdict};
+use super::{LIMIT, RATE, Story, is_load, verdict};
 
 /// The first policy of the file is the catalog's, and the catalog's `attempts` come first.
 pub(super) const RETRIES_OFF: Replacement = ("attempts: 2", "attempts: 0");
@@ -26,8 +26,8 @@ const CRASHING: f64 = 0.03;
 /// Crashes over which retries are judged.
 const CRASHES: u64 = 5;
 
-/// The longest that a phase may take.
-const LIMIT: Duration = Duration::from_secs(25);
+/// Requests in a row that have to spare an ejected replica; with round robin a third of them would reach it.
+const EJECTED: u64 = 60;
 
 pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
     let Story { shop, pace } = story;
@@ -55,12 +55,13 @@ async fn hidden_crashes(
     let retries = Retries::between(&before, &after, "shop/catalog");
     let share = retries.made / counts.sent.max(1) as f64;
     findings.measured(
-        counts.failed == 0 && crashes >= CRASHES && pace.is_load(&counts),
+        counts.failed == 0 && crashes >= CRASHES,
         "failed requests while one of three replicas crashes again and again",
         format!("{} over {crashes} crashes", verdict(&counts)),
     );
-    // The budget bounds the retries under way, not their share of all requests: while it is down, a third of the requests find the
-    // replica gone. So what shows that the budget was kept is that it refused none.
+    is_load(pace, &counts, findings);
+    // The budget bounds the retries under way, not their share of all requests: a third of the requests find the replica gone while it
+    // is down. So what shows that the budget was enough is that it refused none.
     findings.measured(
         retries.made >= 1.0 && retries.over_budget == 0.0,
         "retries that hid them, none refused by the budget",
@@ -105,23 +106,26 @@ async fn ejection(
 
     apply(shop, &[ROUND_ROBIN, RETRIES_OFF]).await?;
     let began = Instant::now();
-    // Ejected: a hundred requests in a row without a failure, while the replica fails as before.
-    wait::until(limit, "the failing replica is ejected", async || {
-        shop.catalog.mark("ejected").await?;
-        let counts = shop.catalog.reach("ejected", limit, "100 requests", |counts| counts.sent >= 100).await?;
-        Ok((counts.failed == 0).then_some(()))
+    // Ejected: so many requests in a row without one that reaches it, while it fails as before. An ejection ends after five seconds, and
+    // the next one lasts longer: the sidecar counts it before and after.
+    let sidecar = shop.loadgen()?;
+    let ejected = async || Ok::<_, Error>(sidecar.metrics().await?.sum("weft_outlier_ejected", &[]));
+    let counts = wait::until(limit, "the failing replica is ejected", async || {
+        if ejected().await? != 1.0 {
+            return Ok(None);
+        }
+        let counts = shop.catalog.next(EJECTED, limit).await?;
+        let spared = counts.replica(victim.name()) == 0 && ejected().await? == 1.0;
+        Ok(spared.then_some(counts))
     })
     .await?;
-    let sidecar = shop.loadgen()?;
-    let ejected = sidecar.metrics().await?.sum("weft_outlier_ejected", &[]);
-    let counts = shop.catalog.since("ejected").await?;
     findings.measured(
-        ejected == 1.0 && counts.replica(victim.name()) == 0,
+        counts.failed == 0,
         "requests that reach it once outlier detection has ejected it",
         format!(
-            "{} of {}, {:.1} s after the policy was saved; the sidecar counts {ejected} ejected",
-            counts.replica(victim.name()),
+            "0 of {}, {} failed, {:.1} s after the policy was saved; the sidecar counts 1 ejected",
             counts.sent,
+            counts.failed,
             began.elapsed().as_secs_f64(),
         ),
     );

@@ -12,7 +12,7 @@ use super::super::observe::Retries;
 use super::super::report::Findings;
 use super::super::shop::Shop;
 use super::resilience::RETRIES_OFF;
-use super::{RATE, Story, verdict};
+use super::{LIMIT, RATE, Story, is_load, verdict};
 
 /// One speaks HTTP/2, the other HTTP/1.1.
 const ROLLED: [&str; 2] = ["catalog", "reviews-v1"];
@@ -21,15 +21,12 @@ const ROLLED: [&str; 2] = ["catalog", "reviews-v1"];
 /// may take through API server and control plane.
 const NEWS: Duration = Duration::from_secs(1);
 
-/// The time a pod gets to end.
-const GRACE: Duration = Duration::from_secs(20);
-
 /// How long the replicas about to end take to answer, so that requests are under way when they are told to.
 const SLOW: &str = "mode=delay&rate=1&delay_ms=30";
 
 pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
     let Story { shop, pace } = story;
-    let grace = pace.patience(GRACE);
+    let limit = pace.patience(LIMIT);
     // Without retries of what was answered, a failure would be seen.
     folder::edit(shop.control_plane().folder(), "traffic.yaml", &RETRIES_OFF_EVERYWHERE)?;
     shop.mesh.in_force().await?;
@@ -37,7 +34,7 @@ pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::R
     for load in [&shop.catalog, &shop.reviews] {
         load.set_rate(pace.rate(RATE)).await?;
         load.mark("rollout").await?;
-        load.reach("rollout", grace, "requests before the restart", |counts| counts.ok >= 50).await?;
+        load.reach("rollout", limit, "requests before the restart", |counts| counts.ok >= 50).await?;
     }
 
     let sidecar = shop.loadgen()?;
@@ -48,15 +45,12 @@ pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::R
     let scrapes = (scraped, sidecar.metrics().await?);
     for (load, name) in [(&shop.catalog, ROLLED[0]), (&shop.reviews, ROLLED[1])] {
         let counts = load.since("rollout").await?;
-        findings.measured(
-            counts.failed == 0 && pace.is_load(&counts),
-            format!("failed requests to {name} while its pods were replaced"),
-            {
-                let retries = Retries::between(&scrapes.0, &scrapes.1, &format!("shop/{name}"));
-                format!("{}; {} retries, {} over budget", verdict(&counts), retries.made, retries.over_budget)
-            },
-        );
-        after.extend(load.next(200, grace).await?.replicas.into_keys());
+        findings.measured(counts.failed == 0, format!("failed requests to {name} while its pods were replaced"), {
+            let retries = Retries::between(&scrapes.0, &scrapes.1, &format!("shop/{name}"));
+            format!("{}; {} retries, {} over budget", verdict(&counts), retries.made, retries.over_budget)
+        });
+        is_load(pace, &counts, findings);
+        after.extend(load.next(200, limit).await?.replicas.into_keys());
     }
     let left: Vec<_> = before.intersection(&after).collect();
     findings.measured(
@@ -94,7 +88,7 @@ async fn roll(story: Story<'_>, workload: &str) -> anyhow::Result<usize> {
 /// Waits until a new pod has answered load.
 async fn serves(Story { shop, pace }: Story<'_>, pod: &MeshPod) -> anyhow::Result<()> {
     let load = if pod.spec().workload == ROLLED[0] { &shop.catalog } else { &shop.reviews };
-    wait::until(pace.patience(GRACE), &format!("{} serves", pod.name()), async || {
+    wait::until(pace.patience(LIMIT), &format!("{} serves", pod.name()), async || {
         Ok((load.since("rollout").await?.replica(pod.name()) > 0).then_some(()))
     })
     .await?;
@@ -109,14 +103,14 @@ async fn end(shop: &Shop, pod: &MeshPod) -> anyhow::Result<()> {
     tokio::time::sleep(NEWS).await;
     shop.mesh.declare(pod, Endpoint::Terminating)?;
     pod.app()?.ended().await;
-    let status = pod.stop_sidecar(GRACE).await;
+    let status = pod.stop_sidecar(LIMIT).await;
     anyhow::ensure!(status.success(), "the sidecar of {} ended with {status}", pod.name());
     shop.remove(pod).await
 }
 
 /// The same load while a pod is killed without any order.
 async fn disorderly(Story { shop, pace }: Story<'_>, findings: &mut Findings) -> anyhow::Result<()> {
-    let grace = pace.patience(GRACE);
+    let limit = pace.patience(LIMIT);
     let victim = shop.replica(ROLLED[0])?;
     // So many, and so slow, that every connection has a request under way, and every replica some of them.
     for pod in shop.replicas(ROLLED[0]) {
@@ -125,12 +119,12 @@ async fn disorderly(Story { shop, pace }: Story<'_>, findings: &mut Findings) ->
     shop.catalog.set_rate(RATE).await?;
     shop.catalog.mark("killed").await?;
     shop.catalog
-        .reach("killed", grace, "requests to every replica", |counts| counts.replica(victim.name()) > 5)
+        .reach("killed", limit, "requests to every replica", |counts| counts.replica(victim.name()) > 5)
         .await?;
     victim.app()?.kill().await;
     let counts =
-        shop.catalog.reach("killed", grace, "a failure", |counts| counts.failed > 0 || counts.sent >= 1_000).await?;
+        shop.catalog.reach("killed", limit, "a failure", |counts| counts.failed > 0 || counts.sent >= 1_000).await?;
     findings.counter_proof(counts.failed > 0, "the same load when a replica is killed instead", verdict(&counts));
-    victim.stop_sidecar(GRACE).await;
+    victim.stop_sidecar(LIMIT).await;
     shop.remove(&victim).await
 }
