@@ -7,10 +7,16 @@ declare -A packages=(
   # command → package
   [gcc]=gcc [g++]=g++ [make]=make [cmake]=cmake [git]=git
 )
+# The same of what tests can do without: those that need it say so and are skipped.
+declare -A optional=()
 for purpose in "$@"; do
   case "$purpose" in
     build) ;;
-    test) packages[nginx]=nginx-light ;;
+    test)
+      packages[nginx]=nginx-light
+      optional[chromium]=chromium
+      python3 -c 'import ensurepip, venv' 2>/dev/null || optional[python3 with venv]=python3-venv
+      ;;
     fuzz) ;;
     cluster)
       packages[containerd]=containerd packages[runc]=runc packages[/usr/lib/cni/bridge]=containernetworking-plugins
@@ -34,13 +40,26 @@ if [ -n "${needs_go:-}" ] && ! command -v go >/dev/null; then
   echo "setup: Go is missing: install 1.24 or newer, then run this again" >&2
   exit 1
 fi
-[ ${#missing[@]} -eq 0 ] && exit 0
+unneeded=()
+for command in "${!optional[@]}"; do
+  command -v "$command" >/dev/null || unneeded+=("${optional[$command]}")
+done
 
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-  echo "setup: missing system packages, install them first: sudo apt-get install ${missing[*]}" >&2
-  exit 1
+can_install() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
+install() {
+  export DEBIAN_FRONTEND=noninteractive
+  echo "setup: installing $*" >&2
+  apt-get install -y --no-install-recommends "$@" >/dev/null 2>&1 \
+    || { apt-get update >/dev/null && apt-get install -y --no-install-recommends "$@" >/dev/null; }
+}
+if [ ${#missing[@]} -gt 0 ]; then
+  if ! can_install; then
+    echo "setup: missing system packages, install them first: sudo apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+  install "${missing[@]}"
 fi
-export DEBIAN_FRONTEND=noninteractive
-echo "setup: installing ${missing[*]}" >&2
-apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 \
-  || { apt-get update >/dev/null && apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null; }
+if [ ${#unneeded[@]} -gt 0 ]; then
+  { can_install && install "${unneeded[@]}"; } \
+    || echo "setup: some tests will be skipped unless you install: sudo apt-get install ${unneeded[*]}" >&2
+fi

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft: {error:#}");
+            eprintln!("weft: {}", in_one_line(&error));
             ExitCode::from(exit::UNKNOWN)
         }
     }
@@ -90,10 +90,36 @@ fn wait_for(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?.block_on(work)
 }
 
+/// An error and its causes, each said once: many of our errors say their cause themselves.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// `weft … | head` is no error.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || std::io::Error::other("disk full");
+        let said = anyhow::Error::new(cause()).context("cannot write a.yaml: disk full. Make room");
+        assert_eq!(in_one_line(&said), "cannot write a.yaml: disk full. Make room");
+        let unsaid = anyhow::Error::new(cause()).context("cannot write a.yaml");
+        assert_eq!(in_one_line(&unsaid), "cannot write a.yaml: disk full");
+    }
 }

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft_local_mesh::Settings;
 use weft_sandbox::Mode;
 
@@ -88,26 +88,26 @@ pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         std::fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { if args.once { once(args).await } else { watch(args).await } })
+    runtime.block_on(async {
+        let end = End::listen()?;
+        if args.once { once(args, end).await } else { watch(args, end).await }
+    })
 }
 
-async fn once(args: DemoArgs) -> anyhow::Result<ExitCode> {
+async fn once(args: DemoArgs, mut end: End) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let logs = args.logs.map(std::path::absolute).transpose()?;
     let pace = if args.slow { Pace::Slow } else { Pace::Full };
     eprintln!("starting the shop …");
     let shop = tokio::select! {
         shop = Shop::start(logs, story::settings(pace)) => shop?,
-        stopped = interrupted() => return stopped.map(|()| ExitCode::from(INTERRUPTED)),
+        () = end.asked_for() => return Ok(ExitCode::from(INTERRUPTED)),
     };
     let up = began.elapsed();
     eprintln!("{} sidecars are up after {:.1} s", shop.pods().len(), up.as_secs_f64());
     let steps = tokio::select! {
         steps = story::tell(Story { shop: &shop, pace }, &args.steps, |step| args.output.show(step)) => Some(steps),
-        stopped = interrupted() => {
-            stopped?;
-            None
-        }
+        () = end.asked_for() => None,
     };
     shop.stop().await;
     let Some(steps) = steps else { return Ok(ExitCode::from(INTERRUPTED)) };
@@ -122,13 +122,13 @@ async fn once(args: DemoArgs) -> anyhow::Result<ExitCode> {
 /// The exit code of a program that Ctrl-C ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
 
-async fn watch(args: DemoArgs) -> anyhow::Result<ExitCode> {
+async fn watch(args: DemoArgs, mut end: End) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let logs = args.logs.map(std::path::absolute).transpose()?;
     eprintln!("starting the shop …");
     let shop = tokio::select! {
         shop = Shop::start(logs, Settings::default()) => shop?,
-        stopped = interrupted() => return stopped.map(|()| ExitCode::SUCCESS),
+        () = end.asked_for() => return Ok(ExitCode::SUCCESS),
     };
     let web = SocketAddr::new(shop.replica("web")?.pod().v4(), 8080);
     let sandbox = shop.mesh.sandbox();
@@ -145,22 +145,33 @@ async fn watch(args: DemoArgs) -> anyhow::Result<ExitCode> {
             ("Up after", format!("{:.1} s, {} sidecars", began.elapsed().as_secs_f64(), shop.pods().len())),
         ],
     };
-    let shown = table::show(&shop, &head).await;
+    let shown = table::show(&shop, &head, &mut end).await;
     drop((page, status));
     shop.stop().await;
     eprintln!("the demo has ended, nothing is left behind");
     shown.map(|()| ExitCode::SUCCESS)
 }
 
-/// Waits for a signal that asks to end.
-async fn interrupted() -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
+/// The signals that ask to end, heard from when this is made: one that comes while nobody waits for it is not lost.
+struct End {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl End {
+    fn listen() -> anyhow::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self { interrupt: interrupt?, terminate: terminate?, hangup: hangup? })
     }
-    Ok(())
+
+    /// Waits for one of them.
+    async fn asked_for(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }

@@ -11,8 +11,9 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row as TableRow, Table};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::End;
 use super::shop::Shop;
-use super::traffic::{Row, Scrape};
+use super::traffic::{Opaque, Row, Scrape};
 
 /// How often sidecars are scraped.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -28,11 +29,11 @@ pub(crate) struct Head {
 }
 
 /// Shows the table until the user ends it, with `q` or Ctrl-C on a terminal, or a signal.
-pub(crate) async fn show(shop: &Shop, head: &Head) -> anyhow::Result<()> {
-    if std::io::stdout().is_terminal() { on_terminal(shop, head).await } else { printed(shop, head).await }
+pub(crate) async fn show(shop: &Shop, head: &Head, end: &mut End) -> anyhow::Result<()> {
+    if std::io::stdout().is_terminal() { on_terminal(shop, head, end).await } else { printed(shop, head, end).await }
 }
 
-async fn on_terminal(shop: &Shop, head: &Head) -> anyhow::Result<()> {
+async fn on_terminal(shop: &Shop, head: &Head, end: &mut End) -> anyhow::Result<()> {
     // Restored when dropped, whatever happens in between.
     struct Restore;
     impl Drop for Restore {
@@ -42,15 +43,15 @@ async fn on_terminal(shop: &Shop, head: &Head) -> anyhow::Result<()> {
     }
     let mut terminal = ratatui::try_init()?;
     let _restore = Restore;
-    let mut ended = listen_for_end();
+    let mut quit = listen_for_end();
     let mut tick = interval();
     let mut earlier = Scrape::of(&shop.pods()).await;
     let mut rows = Vec::new();
     loop {
-        terminal.draw(|frame| draw(frame, head, &rows))?;
+        terminal.draw(|frame| draw(frame, head, &rows, &earlier.opaque))?;
         tokio::select! {
-            _ = ended.recv() => return Ok(()),
-            result = super::interrupted() => return result,
+            _ = quit.recv() => return Ok(()),
+            () = end.asked_for() => return Ok(()),
             _ = tick.tick() => {}
         }
         let now = Scrape::of(&shop.pods()).await;
@@ -59,7 +60,7 @@ async fn on_terminal(shop: &Shop, head: &Head) -> anyhow::Result<()> {
     }
 }
 
-async fn printed(shop: &Shop, head: &Head) -> anyhow::Result<()> {
+async fn printed(shop: &Shop, head: &Head, end: &mut End) -> anyhow::Result<()> {
     for (label, text) in &head.lines {
         println!("{label:<14} {text}");
     }
@@ -68,13 +69,13 @@ async fn printed(shop: &Shop, head: &Head) -> anyhow::Result<()> {
     let mut refreshes = 0_u32;
     loop {
         tokio::select! {
-            result = super::interrupted() => return result,
+            () = end.asked_for() => return Ok(()),
             _ = tick.tick() => {}
         }
         refreshes += 1;
         if refreshes.is_multiple_of(PRINT_EVERY) || refreshes == 1 {
             let now = Scrape::of(&shop.pods()).await;
-            println!("{}", plain(&now.since(&earlier)));
+            println!("{}", plain(&now.since(&earlier), &now.opaque));
             earlier = now;
         }
     }
@@ -106,7 +107,14 @@ fn cells(row: &Row) -> [String; 7] {
     ]
 }
 
-fn plain(rows: &[Row]) -> String {
+/// What a workload carries as bytes has no requests: its row says how many connections are open.
+fn opaque_cells(opaque: &Opaque) -> ([String; 3], &'static str) {
+    let Opaque { workload, mutual, plain } = opaque;
+    let identity = if *plain == 0.0 { "mutual TLS" } else { "not all of it mutual TLS" };
+    (["(bytes)".to_owned(), workload.clone(), format!("{} open", mutual + plain)], identity)
+}
+
+fn plain(rows: &[Row], opaque: &[Opaque]) -> String {
     let mut text = format!(
         "\n{:<14} {:<34} {:>7} {:>9} {:>9} {:>9} {:>9}  peer",
         COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[3], COLUMNS[4], COLUMNS[5], COLUMNS[6]
@@ -118,10 +126,17 @@ fn plain(rows: &[Row]) -> String {
             row.peer
         ));
     }
+    for row in opaque {
+        let ([from, to, open], identity) = opaque_cells(row);
+        text.push_str(&format!(
+            "\n{from:<14} {to:<34} {open:>7} {:>9} {:>9} {:>9} {:>9}  {identity}",
+            "-", "-", "-", "-"
+        ));
+    }
     text
 }
 
-fn draw(frame: &mut ratatui::Frame<'_>, head: &Head, rows: &[Row]) {
+fn draw(frame: &mut ratatui::Frame<'_>, head: &Head, rows: &[Row], opaque: &[Opaque]) {
     let height = head.lines.len() as u16 + 2;
     let [top, middle, bottom] =
         Layout::vertical([Constraint::Length(height), Constraint::Min(3), Constraint::Length(1)]).areas(frame.area());
@@ -150,6 +165,12 @@ fn draw(frame: &mut ratatui::Frame<'_>, head: &Head, rows: &[Row]) {
             Cell::from(row.peer.clone()).style(Style::new().fg(Color::DarkGray)),
         ])
     });
+    let bytes = opaque.iter().map(|row| {
+        let ([from, to, open], identity) = opaque_cells(row);
+        let tint = if row.plain > 0.0 { Style::new().fg(Color::Red) } else { Style::new().fg(Color::Green) };
+        let cells = [from, to, open].map(Cell::from).into_iter();
+        TableRow::new(cells.chain(["-"; 4].map(Cell::from)).chain([Cell::from(identity).style(tint)]))
+    });
     let widths = [
         Constraint::Length(14),
         Constraint::Length(34),
@@ -160,7 +181,10 @@ fn draw(frame: &mut ratatui::Frame<'_>, head: &Head, rows: &[Row]) {
         Constraint::Length(9),
         Constraint::Fill(1),
     ];
-    frame.render_widget(Table::new(body, widths).header(TableRow::new(header)).block(Block::bordered()), middle);
+    frame.render_widget(
+        Table::new(body.chain(bytes), widths).header(TableRow::new(header)).block(Block::bordered()),
+        middle,
+    );
     frame.render_widget(
         Paragraph::new("q or Ctrl-C ends the demo; nothing is left behind").style(Style::new().fg(Color::DarkGray)),
         bottom,

@@ -33,6 +33,15 @@ pub(crate) struct Row {
     pub(crate) peer: String,
 }
 
+/// What a workload carries as bytes: there are no requests to count, but connections.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Opaque {
+    pub(crate) workload: String,
+    /// Connections open now, with mutual TLS and without.
+    pub(crate) mutual: f64,
+    pub(crate) plain: f64,
+}
+
 /// Cumulative values of one edge.
 #[derive(Debug, Clone, Default)]
 struct Totals {
@@ -49,6 +58,7 @@ pub(crate) struct Scrape {
     at: Instant,
     /// By pod, so that a replaced pod does not make totals shrink.
     totals: BTreeMap<(String, Edge), Totals>,
+    pub(crate) opaque: Vec<Opaque>,
 }
 
 impl Scrape {
@@ -56,15 +66,28 @@ impl Scrape {
     pub(crate) async fn of(pods: &[Arc<MeshPod>]) -> Self {
         let scrapes = join_all(pods.iter().map(|pod| async move {
             let samples = pod.metrics().await.ok()?;
-            Some((pod.name().to_owned(), samples))
+            Some((pod.name().to_owned(), pod.spec().workload.clone(), samples))
         }))
         .await;
         Self::new(Instant::now(), scrapes.into_iter().flatten())
     }
 
-    fn new(at: Instant, scrapes: impl IntoIterator<Item = (String, Samples)>) -> Self {
+    /// Given the scrapes by pod and workload.
+    fn new(at: Instant, scrapes: impl IntoIterator<Item = (String, String, Samples)>) -> Self {
         let mut totals: BTreeMap<(String, Edge), Totals> = BTreeMap::new();
-        for (pod, samples) in scrapes {
+        let mut opaque: BTreeMap<String, Opaque> = BTreeMap::new();
+        for (pod, workload, samples) in scrapes {
+            let open = |tls| {
+                let labels = [("direction", "inbound"), ("protocol", "tcp"), ("tls", tls)];
+                samples.sum("weft_connections_active", &labels)
+            };
+            let (mutual, plain) = (open("mutual"), open("none"));
+            if mutual + plain > 0.0 {
+                let none = Opaque { workload: workload.clone(), mutual: 0.0, plain: 0.0 };
+                let sum = opaque.entry(workload).or_insert(none);
+                sum.mutual += mutual;
+                sum.plain += plain;
+            }
             let outbound = |name| samples.of(name, &[("direction", "outbound")]);
             let key = |sample: &Sample| {
                 let edge = Edge {
@@ -97,7 +120,7 @@ impl Scrape {
                 }
             }
         }
-        Self { at, totals }
+        Self { at, totals, opaque: opaque.into_values().collect() }
     }
 
     /// What happened between `earlier` and this scrape, by edge.
@@ -150,10 +173,12 @@ mod tests {
              weft_request_duration_seconds_bucket{{{labels},le=\"0.01\"}} {fast}\n\
              weft_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}\n\
              weft_request_retries_total{{destination_service=\"shop/reviews\",outcome=\"success\"}} {retries}\n\
-             weft_requests_total{{direction=\"inbound\",source_workload=\"web\"}} 99\n",
+             weft_requests_total{{direction=\"inbound\",source_workload=\"web\"}} 99\n\
+             weft_connections_active{{direction=\"inbound\",protocol=\"tcp\",tls=\"mutual\"}} 3\n\
+             weft_connections_active{{direction=\"inbound\",protocol=\"http1\",tls=\"mutual\"}} 5\n",
             ok + failed
         );
-        Scrape::new(at, [("web-0".to_owned(), Samples::parse(&text))])
+        Scrape::new(at, [("web-0".to_owned(), "web".to_owned(), Samples::parse(&text))])
     }
 
     #[test]
@@ -168,6 +193,12 @@ mod tests {
         assert_eq!(row.retries_per_second, 2.0);
         assert_eq!(row.peer, "spiffe://x");
         assert_eq!(row.p50, Some(0.005));
+    }
+
+    #[test]
+    fn connections_of_bytes_are_counted_while_they_are_open() {
+        let open = scrape(Instant::now(), 0, 0, 0, 0).opaque;
+        assert_eq!(open, [Opaque { workload: "web".to_owned(), mutual: 3.0, plain: 0.0 }]);
     }
 
     #[test]
