@@ -31,6 +31,7 @@ weft_sandbox::tests! {
     every_protocol_passes_two_sidecars,
     ten_thousand_small_messages_pass_in_a_stream_either_way,
     a_cancelled_call_is_cancelled_at_the_other_end,
+    a_websocket_opened_by_http2_is_a_tunnel_and_counted_while_open,
     a_side_that_has_ended_still_hears_the_other,
     an_applications_own_tls_passes_as_it_is,
     no_protocol_answers_a_pod_without_sidecar_under_strict_mode,

@@ -42,6 +42,7 @@ pub struct Metrics {
     retries: Family<Labels<2>, Counter>,
     connections: Family<StaticLabels<3>, Counter>,
     connections_active: Family<StaticLabels<3>, Gauge>,
+    tunnels_active: Family<StaticLabels<1>, Gauge>,
     bytes: Family<StaticLabels<2>, Counter>,
     certificate_expiry: Gauge<f64, AtomicU64>,
     lookups: Family<StaticLabels<1>, Counter>,
@@ -93,6 +94,12 @@ impl Metrics {
             "Connections open now, by what they carry",
             connections_active.clone(),
         );
+        let tunnels_active = Family::default();
+        registry.register(
+            "weft_tunnels_active",
+            "WebSockets and other tunnels open now, each also a request once it has ended",
+            tunnels_active.clone(),
+        );
         let bytes = Family::default();
         registry.register(
             "weft_bytes",
@@ -138,6 +145,7 @@ impl Metrics {
             retries,
             connections,
             connections_active,
+            tunnels_active,
             bytes,
             certificate_expiry,
             lookups,
@@ -171,6 +179,11 @@ impl Metrics {
             sent: bytes(Way::Sent),
             received: bytes(Way::Received),
         }
+    }
+
+    /// Counts a tunnel, which stays active until the guard is dropped.
+    pub fn tunnel(&self, direction: Direction) -> ActiveGuard {
+        ActiveGuard::new(self.tunnels_active.get_or_create_owned(&[("direction", direction.as_str())]))
     }
 
     /// The handles of a cluster's Service, `namespace/name`, or of the cluster's own name where it is no Service.
@@ -280,10 +293,9 @@ pub struct ConnectionMetrics {
 
 impl ConnectionMetrics {
     /// Counts a connection, which stays active until the guard is dropped.
-    pub fn open(&self) -> ConnectionGuard {
+    pub fn open(&self) -> ActiveGuard {
         self.opened.inc();
-        self.active.inc();
-        ConnectionGuard { active: self.active.clone() }
+        ActiveGuard::new(self.active.clone())
     }
 
     /// Counts bytes to the one who connected.
@@ -297,13 +309,20 @@ impl ConnectionMetrics {
     }
 }
 
-/// One active connection.
+/// One active connection or tunnel.
 #[derive(Debug)]
-pub struct ConnectionGuard {
+pub struct ActiveGuard {
     active: Gauge,
 }
 
-impl Drop for ConnectionGuard {
+impl ActiveGuard {
+    fn new(active: Gauge) -> Self {
+        active.inc();
+        Self { active }
+    }
+}
+
+impl Drop for ActiveGuard {
     fn drop(&mut self) {
         self.active.dec();
     }

@@ -15,4 +15,4 @@ mod process;
 
 pub use access::AccessRecord;
 pub use labels::{Direction, Flag, LookupOutcome, Protocol, RequestKey, ResponseClass, RetryOutcome, Text, Tls, Way};
-pub use metrics::{ClusterMetrics, ConnectionGuard, ConnectionMetrics, Metrics, RequestMetrics};
+pub use metrics::{ActiveGuard, ClusterMetrics, ConnectionMetrics, Metrics, RequestMetrics};

@@ -159,6 +159,7 @@ pub async fn serve(
     } else {
         body.stop_recording();
     }
+    let _open = is_tunnel.then(|| cx.worker.shared.metrics.tunnel(cx.downstream.direction));
     let finished = hand_on(&clock, &mut answered, &mut body, &mut response, reply, is_tunnel, &mut record).await;
     if finished != Finished::Broken {
         answered.give_back(cx);
