@@ -6,18 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{RecvStream, SendStream};
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 use weft_e2e::Mesh;
 use weft_e2e::yaml::service;
 use weft_local_mesh::{MeshPod, Spec, wait};
+use weft_sandbox::Pod;
 use weft_sandbox::testing::{self, Failure, TestResult};
 
 use super::sockets::{Http2Server, connect, connect_http2, listen};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the sender has to send, in bytes.
 const SIZE: u64 = 1 << 30;
@@ -57,20 +59,8 @@ pub(crate) async fn a_stalled_reader_of_http2_costs_no_memory_and_pauses_its_sen
     tokio::spawn(async move {
         loop {
             let (_, mut respond) = server.next().await;
-            let Ok(mut body) = respond.send_response(Response::new(()), false) else { continue };
-            let mut left = SIZE;
-            while left > 0 {
-                body.reserve_capacity(CHUNK);
-                // A reader that leaves ends only its own answer.
-                let Some(Ok(capacity)) = std::future::poll_fn(|context| body.poll_capacity(context)).await else {
-                    break;
-                };
-                let length = capacity.min(CHUNK);
-                if body.send_data(Bytes::from(vec![b'x'; length]), false).is_err() {
-                    break;
-                }
-                sent.fetch_add(length as u64, Ordering::Relaxed);
-                left = left.saturating_sub(length as u64);
+            if let Ok(body) = respond.send_response(Response::new(()), false) {
+                pour_stream(body, &sent).await;
             }
         }
     });
@@ -95,6 +85,34 @@ pub(crate) async fn a_stalled_reader_of_bytes_costs_no_memory_and_pauses_its_sen
     giant.stalls(async |pod, address| Ok(Reader::Bytes(connect(pod, address).await?))).await
 }
 
+pub(crate) async fn a_stalled_upload_by_http1_costs_no_memory_and_pauses_its_sender() -> TestResult {
+    let giant = Giant::start("http").await?;
+    let listener = listen(giant.server.pod(), PORT).await?;
+    let head = format!("POST / HTTP/1.1\r\nHost: giant\r\nContent-Length: {SIZE}\r\n\r\n");
+    giant.stalls(async |pod, address| giant.upload(pod, address, &listener, head.as_bytes()).await).await
+}
+
+pub(crate) async fn a_stalled_upload_by_http2_costs_no_memory_and_pauses_its_sender() -> TestResult {
+    let giant = Giant::start("kubernetes.io/h2c").await?;
+    let server = Mutex::new(Http2Server::start(giant.server.pod(), PORT).await?);
+    giant
+        .stalls(async |pod, address| {
+            let mut caller = connect_http2(pod, address).await?;
+            let (_response, body) = caller.send_request(Request::post("http://giant/").body(())?, false)?;
+            let sent = giant.sent.clone();
+            tokio::spawn(async move { pour_stream(body, &sent).await });
+            let (request, _respond) = server.lock().await.next().await;
+            Ok(Reader::Stream(request.into_body()))
+        })
+        .await
+}
+
+pub(crate) async fn a_stalled_upload_of_bytes_costs_no_memory_and_pauses_its_sender() -> TestResult {
+    let giant = Giant::start("tcp").await?;
+    let listener = listen(giant.server.pod(), PORT).await?;
+    giant.stalls(async |pod, address| giant.upload(pod, address, &listener, b"first").await).await
+}
+
 const PORT: u16 = 8080;
 
 /// How much is sent at a time.
@@ -117,11 +135,8 @@ impl Giant {
         Ok(Self { mesh, server, client, sent: Arc::default() })
     }
 
-    /// Reads a little with a reader that `open` makes, and then nothing; by IPv4 and by IPv6.
-    async fn stalls(
-        &self,
-        open: impl AsyncFn(&weft_sandbox::Pod, SocketAddr) -> Result<Reader, Failure>,
-    ) -> TestResult {
+    /// Reads a little with a reader that `open` makes, at either end, and then nothing; by IPv4 and by IPv6.
+    async fn stalls(&self, open: impl AsyncFn(&Pod, SocketAddr) -> Result<Reader, Failure>) -> TestResult {
         for address in self.mesh.service_addresses("giant").await? {
             let address = SocketAddr::new(address, 80);
             let open = async || tokio::time::timeout(LIMIT, open(self.client.pod(), address)).await?;
@@ -130,6 +145,21 @@ impl Giant {
             self.stall(open).await?;
         }
         Ok(())
+    }
+
+    /// Sends a head and then all of it to the listening server, which has read nothing yet.
+    async fn upload(
+        &self,
+        pod: &Pod,
+        address: SocketAddr,
+        server: &TcpListener,
+        head: &[u8],
+    ) -> Result<Reader, Failure> {
+        let mut stream = connect(pod, address).await?;
+        stream.write_all(head).await?;
+        let sent = self.sent.clone();
+        tokio::spawn(async move { pour(&mut stream, &sent).await });
+        Ok(Reader::Bytes(server.accept().await?.0))
     }
 
     async fn stall(&self, open: impl AsyncFn() -> Result<Reader, Failure>) -> TestResult {
@@ -198,6 +228,22 @@ async fn pour(stream: &mut TcpStream, sent: &AtomicU64) {
     while left > 0 && stream.write_all(&chunk).await.is_ok() {
         sent.fetch_add(CHUNK as u64, Ordering::Relaxed);
         left = left.saturating_sub(CHUNK as u64);
+    }
+}
+
+/// The same in a stream of HTTP/2.
+async fn pour_stream(mut body: SendStream<Bytes>, sent: &AtomicU64) {
+    let mut left = SIZE;
+    while left > 0 {
+        body.reserve_capacity(CHUNK);
+        // A reader that leaves ends only its own answer.
+        let Some(Ok(capacity)) = std::future::poll_fn(|context| body.poll_capacity(context)).await else { return };
+        let length = capacity.min(CHUNK);
+        if body.send_data(Bytes::from(vec![b'x'; length]), false).is_err() {
+            return;
+        }
+        sent.fetch_add(length as u64, Ordering::Relaxed);
+        left = left.saturating_sub(length as u64);
     }
 }
 

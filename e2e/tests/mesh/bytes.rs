@@ -15,7 +15,7 @@ use weft_sandbox::testing::{self, Failure, TestResult};
 use super::sockets::{connect, listen};
 
 /// How long one conversation may take.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// More than all the buffers on the way hold.
 const MUCH: usize = 16 << 20;

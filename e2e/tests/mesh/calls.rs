@@ -13,7 +13,7 @@ use weft_sandbox::testing::{self, TestResult};
 use super::sockets::{ask, connect};
 
 /// How long something may take on a machine that is busy.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn http1_call_between_two_pods_is_mutually_authenticated() -> TestResult {
     let mesh = Mesh::start(testing::sandbox().await?).await?;

@@ -12,7 +12,7 @@ use weft_local_mesh::{Programs, Spec, wait};
 use weft_sandbox::Pod;
 use weft_sandbox::testing::{self, TestResult};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn a_pod_calls_itself_through_its_service() -> TestResult {
     let mesh = Mesh::start(testing::sandbox().await?).await?;

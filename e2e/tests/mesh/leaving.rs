@@ -16,7 +16,7 @@ use weft_sandbox::testing::{self, Failure, TestResult};
 use super::sockets::{ask, connect, connect_http2};
 
 /// How long something may take on a machine that is busy.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Calls per second to each service.
 const RATE: f64 = 50.0;

@@ -41,6 +41,7 @@ weft_sandbox::tests! {
     a_broken_edit_changes_nothing_and_is_told,
     a_dead_endpoint_is_retried_away,
     a_failing_replica_is_hidden_by_retries_and_ejected_by_outlier_detection,
+    a_failing_replica_is_ejected_in_every_protocol,
     a_crashing_replica_is_hidden_by_retries_in_every_protocol_of_requests,
     a_drained_sidecar_says_goodbye_and_goes_on_serving,
     a_sidecar_that_is_asked_to_end_finishes_what_it_has,
@@ -56,4 +57,7 @@ weft_sandbox::tests! {
     a_stalled_reader_of_http1_costs_no_memory_and_pauses_its_sender,
     a_stalled_reader_of_http2_costs_no_memory_and_pauses_its_sender,
     a_stalled_reader_of_bytes_costs_no_memory_and_pauses_its_sender,
+    a_stalled_upload_by_http1_costs_no_memory_and_pauses_its_sender,
+    a_stalled_upload_by_http2_costs_no_memory_and_pauses_its_sender,
+    a_stalled_upload_of_bytes_costs_no_memory_and_pauses_its_sender,
 }

@@ -10,7 +10,7 @@ use weft_sandbox::testing::{self, TestResult};
 
 use super::pair::strict_pair;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Calls per second.
 const RATE: f64 = 100.0;

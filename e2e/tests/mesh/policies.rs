@@ -7,7 +7,7 @@ use weft_e2e::yaml::{policy, service};
 use weft_local_mesh::{Error, MeshPod, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn an_access_policy_denies_by_identity_and_by_path() -> TestResult {
     let mesh = Mesh::start(testing::sandbox().await?).await?;

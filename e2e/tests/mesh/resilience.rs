@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use weft_e2e::Mesh;
 use weft_e2e::yaml::{policy, service};
-use weft_local_mesh::{Endpoint, MeshPod, Spec, wait};
+use weft_local_mesh::{Endpoint, Error, MeshPod, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Calls per second.
 const RATE: f64 = 100.0;
@@ -53,13 +53,73 @@ pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlie
     let outliers = "retries: { attempts: 0 }\n\
                     outlierDetection: { consecutiveErrors: 3, interval: 1s, baseEjectionTime: 1s, maxEjectionPercent: 50 }";
     mesh.apply("traffic.yaml", &traffic(outliers)).await?;
-    let ejected = async || Ok::<_, weft_local_mesh::Error>(client.metrics().await?.sum("weft_outlier_ejected", &[]));
+    let ejected = async || Ok::<_, Error>(client.metrics().await?.sum("weft_outlier_ejected", &[]));
     wait::until(LIMIT, "outlier detection ejects it", async || Ok((ejected().await? == 1.0).then_some(()))).await?;
     load.until("no call reaches it", 40, LIMIT, |counts| counts.failed == 0).await?;
 
     replicas[0].app()?.recover().await?;
     load.until("it is let back in", 40, LIMIT, |counts| counts.replica("reviews-0") > 0 && counts.failed == 0).await?;
     wait::until(LIMIT, "none is ejected", async || Ok((ejected().await? == 0.0).then_some(()))).await?;
+    Ok(())
+}
+
+pub(crate) async fn a_failing_replica_is_ejected_in_every_protocol() -> TestResult {
+    // How the application fails; in bytes nobody sees that, but that its pod has gone.
+    const SERVICES: [(&str, u16, &str, &str, Option<&str>); 3] = [
+        ("catalog", 8080, "kubernetes.io/h2c", "h2c://catalog:8080/products", Some("mode=error&status=500")),
+        // As `UNAVAILABLE` with the HTTP status 200.
+        ("cart", 50051, "grpc", "grpc://cart:50051/cart", Some("mode=error&status=503")),
+        ("queue", 4222, "tcp", "tcp://queue:4222", None),
+    ];
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&SERVICES.map(|(name, port, kind, ..)| service(name, &format!("app: {name}"), port, port, kind)))
+        .await?;
+    let policies = SERVICES.map(|(name, ..)| {
+        let spec = "loadBalancing: { algorithm: RoundRobin }\nretries: { attempts: 0 }\n\
+                    outlierDetection: { consecutiveErrors: 3, interval: 1s, baseEjectionTime: 300s, maxEjectionPercent: 50 }";
+        policy("TrafficPolicy", name, spec)
+    });
+    mesh.apply("traffic.yaml", &policies.concat()).await?;
+    let client = mesh.add(Spec::client("client")).await?;
+    for (ejected_before, (name, _, _, target, failure)) in SERVICES.into_iter().enumerate() {
+        let replicas = [format!("{name}-0"), format!("{name}-1")];
+        let failing = mesh.add(Spec::server(&replicas[0], name, "v1")).await?;
+        let _other = mesh.add(Spec::server(&replicas[1], name, "v1")).await?;
+        // What is sent as bytes stays with the replica it was connected to.
+        let calls = async || {
+            let mut outcomes = Vec::new();
+            for _ in 0..4 {
+                outcomes.extend(client.probes(target, &["--repeat", "5"]).await?);
+            }
+            Ok::<_, Error>(outcomes)
+        };
+        wait::until(LIMIT, &format!("both replicas answer by {target}"), async || {
+            let outcomes = calls().await?;
+            let answered = |replica: &String| outcomes.iter().any(|outcome| outcome.header("x-replica") == replica);
+            Ok(replicas.iter().all(answered).then_some(()))
+        })
+        .await?;
+
+        match failure {
+            Some(how) => failing.app()?.fail(how).await?,
+            None => {
+                failing.sidecar().kill();
+                failing.app()?.kill().await;
+            }
+        }
+        let mut failed = 0;
+        wait::until(LIMIT, &format!("outlier detection ejects {}", replicas[0]), async || {
+            failed += calls().await?.iter().filter(|outcome| !outcome.ok).count();
+            let ejected = client.metrics().await?.sum("weft_outlier_ejected", &[]);
+            Ok((ejected == ejected_before as f64 + 1.0).then_some(()))
+        })
+        .await?;
+        // A connection that could not be made is made to another.
+        assert_eq!(failed >= 3, failure.is_some(), "{failed} failures by {target}");
+        for outcome in calls().await? {
+            assert!(outcome.ok && outcome.header("x-replica") == replicas[1], "{target}: {outcome:?}");
+        }
+    }
     Ok(())
 }
 

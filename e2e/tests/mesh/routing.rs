@@ -8,7 +8,7 @@ use weft_local_mesh::control_plane::problems;
 use weft_local_mesh::{Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Calls per second.
 const RATE: f64 = 200.0;
