@@ -38,7 +38,7 @@ pub async fn apply(filter: &HttpFilter, cx: &Context<'_>, route: &Route, request
 }
 
 fn authorize(rbac: &Rbac, cx: &Context<'_>, request: &RequestHead) -> Verdict {
-    let identity = cx.downstream.peer.as_ref().map(|peer| &*peer.spiffe);
+    let identity = cx.downstream.peer.as_ref().map(|peer| peer.principal());
     let peer = Peer {
         identity,
         source_ip: cx.downstream.source.ip(),

@@ -69,6 +69,18 @@ impl PeerIdentity {
         }
         Ok(peer)
     }
+
+    /// What access rules call the principal's name: the SPIFFE identity, else as in Envoy the only URI, else the first DNS name, else the
+    /// subject.
+    pub fn principal(&self) -> &str {
+        match (self.uris.as_slice(), self.dns_names.as_slice()) {
+            ([uri], _) => uri,
+            ([], [name, ..]) => name,
+            ([], []) => &self.subject,
+            // Which of them is meant nobody can say.
+            _ => "",
+        }
+    }
 }
 
 /// The best name there is: the URI SANs, else the DNS SANs, else the subject.
@@ -118,6 +130,17 @@ mod tests {
         let peer = read(&who);
         assert_eq!(&*peer.spiffe, "");
         assert_eq!(peer.uris.len(), 2);
+        assert_eq!(peer.principal(), "");
+    }
+
+    #[test]
+    fn the_principal_of_others_certificates_is_the_first_name_there_is() {
+        let mut peer = PeerIdentity { subject: "CN=c".into(), ..PeerIdentity::default() };
+        assert_eq!(peer.principal(), "CN=c");
+        peer.dns_names = vec!["a.test".into(), "b.test".into()];
+        assert_eq!(peer.principal(), "a.test");
+        peer.uris = vec!["spiffe://test/client".into()];
+        assert_eq!(peer.principal(), "spiffe://test/client", "no name of the mesh's, but the only one");
     }
 
     #[test]
