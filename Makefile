@@ -29,7 +29,8 @@ test: ## Runs all checks and tests but the long ones (`make fuzz`, `make e2e`).
 	@scripts/setup.sh build test
 	$(MAKE) lint
 	$(CARGO) build --locked --workspace --bins
-	$(PROPERTIES) $(CARGO) test --locked --workspace --no-fail-fast
+	# Without an Envoy to compare with, that test is skipped.
+	WEFT_ENVOY="$$(scripts/envoy.sh || true)" $(PROPERTIES) $(CARGO) test --locked --workspace --no-fail-fast
 
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and licences.
