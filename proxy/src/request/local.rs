@@ -143,7 +143,8 @@ pub async fn send(
     match (downstream.direction, answer.flag) {
         // Other workloads are told no more than the status.
         (Direction::Inbound, _) if answer.undelivered => {
-            head.fields.append(UNDELIVERED.as_bytes(), b"1");
+            let says = if answer.flag == Some(Flag::Overflow) { OVERLOADED } else { UNREACHED };
+            head.fields.append(UNDELIVERED.as_bytes(), says);
         }
         (Direction::Outbound, Some(flag)) => {
             head.fields.append(b"x-weft-flag", flag.as_str().as_bytes());
@@ -159,6 +160,12 @@ pub async fn send(
 
 /// Marks the response to a request that may be sent elsewhere; see [`LocalReply::undelivered`]. Believed only from an authenticated peer.
 pub const UNDELIVERED: &str = "x-weft-undelivered";
+
+/// The mark of a request that found no application, or one that was ending.
+pub const UNREACHED: &[u8] = b"1";
+
+/// The mark of a request that found more of its kind than a breaker allows.
+pub const OVERLOADED: &[u8] = b"overflow";
 
 fn write_whole(sink: &mut Sink<'_>, body: &[u8]) -> Result<(), WriteError> {
     match sink {

@@ -4,7 +4,7 @@ use super::Direction;
 use super::attempt::{Answered, Attempt};
 use super::failure::Failure;
 use super::life::{ATTEMPT_COUNT, Context};
-use super::local::{Flag, LocalReply, UNDELIVERED};
+use super::local::{Flag, LocalReply, UNDELIVERED, UNREACHED};
 use super::record::Record;
 use super::reply::Reply;
 use super::timeout::Clock;
@@ -95,13 +95,15 @@ pub(super) async fn send(
         if !may_retry || !body.can_rewind() || failure.is_final() {
             return failure.into_answer(cx, request, &target, exhausted);
         }
-        retry_permit = match cluster.breaker().retry() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                record.not_retried(RetryOutcome::OverBudget);
-                return failure.into_answer(cx, request, &target, false);
-            }
-        };
+        if !found_nobody(attempted, response) {
+            retry_permit = match cluster.breaker().retry() {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    record.not_retried(RetryOutcome::OverBudget);
+                    return failure.into_answer(cx, request, &target, false);
+                }
+            };
+        }
         drop(failure);
         clock.end_attempt();
         retries += 1;
@@ -163,10 +165,41 @@ fn attempted(cx: &Context<'_>, answered: &Answered, response: &ResponseHead) -> 
     weft_rules::Attempt::Response { status: response.status(), grpc_status }
 }
 
+/// Whether the endpoint's sidecar found no application there. Budgets keep retries from multiplying a load that is too much already; here
+/// there was none, and all requests to a replica that ends come back at once.
+fn found_nobody(attempted: weft_rules::Attempt, response: &ResponseHead) -> bool {
+    attempted == weft_rules::Attempt::Undelivered && response.fields.get(UNDELIVERED) == Some(UNREACHED)
+}
+
 fn worth_retrying(
     retry: Option<&weft_rules::RetryPolicy>,
     attempted: weft_rules::Attempt,
     response: &ResponseHead,
 ) -> bool {
     retry.is_some_and(|policy| policy.decide(attempted, |name| response.fields.get(name).map(Into::into)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::local;
+    use weft_rules::Attempt::{Response, Undelivered};
+
+    #[test]
+    fn only_a_request_that_found_no_application_is_sent_again_beyond_the_budget() {
+        let unavailable = Response { status: 503, grpc_status: None };
+        for (attempted, mark, expected) in [
+            (Undelivered, Some(UNREACHED), true),
+            (Undelivered, Some(local::OVERLOADED), false),
+            // The mark of somebody who is not believed.
+            (unavailable, Some(UNREACHED), false),
+            (unavailable, None, false),
+        ] {
+            let mut response = ResponseHead::new();
+            if let Some(mark) = mark {
+                response.fields.append(UNDELIVERED.as_bytes(), mark);
+            }
+            assert_eq!(found_nobody(attempted, &response), expected, "{attempted:?} {mark:?}");
+        }
+    }
 }
