@@ -105,7 +105,7 @@ clusterDomain: cluster.local
 clusterDNS: [$dns_address]
 resolvConf: $state/node$1/resolv.conf
 imageGCHighThresholdPercent: 100
-evictionHard: {memory.available: 100Mi, nodefs.available: "1%", imagefs.available: "1%", nodefs.inodesFree: "1%"}
+evictionHard: {memory.available: 100Mi, nodefs.available: 200Mi, imagefs.available: 200Mi, nodefs.inodesFree: "1%"}
 maxPods: 200
 enableServer: true
 oomScoreAdj: 0

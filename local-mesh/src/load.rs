@@ -78,11 +78,17 @@ impl Counts {
         self.replicas.get(replica).copied().unwrap_or_default()
     }
 
-    /// "none", or the classes with their numbers and the first one in full.
+    /// "none", or the classes with their numbers and the first one of each in full.
     pub fn describe_failures(&self) -> String {
-        let Some(first) = self.first_failures.first() else { return "none".to_owned() };
-        let classes: Vec<_> = self.failures.iter().map(|(class, count)| format!("{count} × {class}")).collect();
-        format!("{} (first: {} {}: {})", classes.join(", "), first.target, first.class, first.message)
+        if self.failures.is_empty() {
+            return "none".to_owned();
+        }
+        let describe = |(class, count): (&String, &u64)| {
+            let first = self.first_failures.iter().find(|failure| &failure.class == class);
+            let first = first.map(|failure| format!(" (first: {}: {})", failure.target, failure.message));
+            format!("{count} × {class}{}", first.unwrap_or_default())
+        };
+        self.failures.iter().map(describe).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -56,22 +56,36 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 /// Keeps what explains a failure, as far as the cluster still tells.
 async fn explain(mesh: &Mesh, folder: &Path, test: &str) {
-    let looks: [(&str, &[&str]); 4] = [
+    let looks: [(&str, &[&str]); 3] = [
         ("pods", &["get", "pods", "-A", "-o", "wide"]),
         ("events", &["get", "events", "-A", "--sort-by=.lastTimestamp"]),
         ("control-plane", &["-n", SYSTEM, "logs", "-l", "app.kubernetes.io/name=weft-control-plane", "--tail=500"]),
-        ("sidecars", &["logs", "-A", "-l", "weft.mesh/workload", "-c", "weft-proxy", "--tail=100", "--prefix"]),
     ];
     let folder = folder.join(test);
     if let Err(error) = std::fs::create_dir_all(&folder) {
         eprintln!("{}: {error}", folder.display());
         return;
     }
-    for (name, arguments) in looks {
+    let keep = async |name: &str, arguments: &[&str]| {
         let text = mesh.cluster.kubectl(arguments, "").await.unwrap_or_else(|error| format!("{error:#}\n"));
         if let Err(error) = std::fs::write(folder.join(name), text) {
             eprintln!("{}: {error}", folder.display());
         }
+    };
+    for (name, arguments) in looks {
+        keep(name, arguments).await;
+    }
+    for (namespace, pod) in meshed(mesh).await.unwrap_or_default() {
+        let arguments = ["-n", &namespace, "logs", &pod, "--all-containers", "--prefix", "--tail=200"];
+        keep(&format!("{pod}.{namespace}"), &arguments).await;
     }
     eprintln!("    see {}", folder.display());
+}
+
+/// Namespace and name of every pod with a sidecar.
+async fn meshed(mesh: &Mesh) -> anyhow::Result<Vec<(String, String)>> {
+    const FIELDS: &str = "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
+    let pods = mesh.cluster.kubectl(&["get", "pods", "-A", "-l", "weft.mesh/workload", "-o", FIELDS], "").await?;
+    let pair = |line: &str| line.split_once(' ').map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()));
+    Ok(pods.lines().filter_map(pair).collect())
 }
