@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a suite of tests on a Kubernetes: run.sh smoke. On the cluster of $KUBECONFIG if that is set, otherwise on one of its own,
-# which it ends afterwards unless it ran before.
+# which it ends afterwards unless it ran before. Exit code 77: this machine cannot hold a cluster, so nothing was tested.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 suite=$1
@@ -8,10 +8,12 @@ target="${CARGO_TARGET_DIR:-target}"
 programs="$target/$(rustc -vV | sed -n 's/^host: //p')/debug"
 
 scripts/setup.sh build
+cannot() { echo "e2e: $suite skipped: $1" >&2; exit 77; }
+
 if [ -z "${KUBECONFIG:-}" ]; then
-  scripts/setup.sh cluster
+  scripts/setup.sh cluster || cannot "what a cluster needs is not installed"
   # Before the Rust build: both want all cores.
-  e2e/cluster/build.sh >/dev/null
+  e2e/cluster/build.sh >/dev/null || cannot "the programs of a cluster cannot be built on this machine"
 fi
 # Builds all programs, those of the test too.
 images=$(scripts/images.sh dev)
@@ -29,7 +31,7 @@ fi
 export WEFT_CLUSTER_NAME="${WEFT_CLUSTER_NAME:-e2e}"
 if ! e2e/cluster/enter.sh true 2>/dev/null; then
   trap e2e/cluster/down.sh EXIT
-  e2e/cluster/up.sh
+  e2e/cluster/up.sh || cannot "no cluster could be started on this machine"
 fi
 e2e/cluster/load.sh "$images"/*.tar
 e2e/cluster/enter.sh kubectl apply --server-side -k "$(e2e/cluster/gateway-api.sh)" >/dev/null
