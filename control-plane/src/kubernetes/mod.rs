@@ -4,6 +4,7 @@
 //! | module | job |
 //! |---|---|
 //! | `backoff` | how long a watch that failed waits |
+//! | `listing` | watches whose lists do not wait for ever |
 //! | `lease` | which replica is elected |
 //! | `trust` | the mesh's roots as a ConfigMap in every namespace, by the elected replica |
 //! | `conditions` | what became of what users wrote: a pure function |
@@ -16,6 +17,7 @@ mod conditions;
 #[cfg(test)]
 pub(crate) mod fake;
 mod lease;
+mod listing;
 mod status;
 mod trust;
 
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use weft_inject::names::{CONTROL_PLANE, SYSTEM_NAMESPACE};
 
 pub(crate) use self::backoff::backoff;
+pub(crate) use self::listing::watch_all;
 use crate::identity::authority::Trust;
 use crate::metrics::Metrics;
 use crate::sources::Reports;

@@ -12,19 +12,18 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ObjectMeta, PartialObjectMeta, Patch, PatchParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::runtime::watcher::{self, Config, Event};
 use tokio::sync::watch;
 use weft_inject::names::{CONTROL_PLANE, SYSTEM_NAMESPACES, TRUST_CONFIG_MAP, TRUST_KEY};
 
-use super::{FIELD_MANAGER, RETRY, backoff, describe, in_time, was_answered};
+use super::{FIELD_MANAGER, RETRY, describe, in_time, was_answered, watch_all};
 use crate::identity::authority::Trust;
 
 /// Keeps the ConfigMaps as they should be, until dropped.
 pub(super) async fn publish(client: kube::Client, mut trust: watch::Receiver<Arc<Trust>>) {
     let mut namespaces = pin!(watch_namespaces(client.clone()));
     let maps = Config::default().fields(&format!("metadata.name={TRUST_CONFIG_MAP}"));
-    let mut maps = pin!(watcher(Api::<ConfigMap>::all(client.clone()), maps).backoff(backoff()));
+    let mut maps = pin!(watch_all(Api::<ConfigMap>::all(client.clone()), maps));
     let mut seen = Seen::default();
     let mut owner = Owner::Unknown;
     let mut retry = false;
@@ -97,7 +96,7 @@ fn is_ending(message: &str) -> bool {
 fn watch_namespaces(
     client: kube::Client,
 ) -> impl Stream<Item = watcher::Result<Event<PartialObjectMeta<Namespace>>>> + Send {
-    watcher(Api::<PartialObjectMeta<Namespace>>::all(client), Config::default()).backoff(backoff())
+    watch_all(Api::<PartialObjectMeta<Namespace>>::all(client), Config::default())
 }
 
 async fn write(client: &kube::Client, namespace: &str, map: &Map) -> Result<(), kube::Error> {

@@ -17,8 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, Error as WatchError, watcher};
+use kube::runtime::watcher::{self, Config, Error as WatchError};
 use kube::{Api, Client, ResourceExt, api::DynamicObject};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -27,7 +26,7 @@ pub(crate) use self::kinds::Kind;
 use self::kinds::Read;
 use self::world::{Event, World};
 use super::{Reports, Source, SourceState};
-use crate::kubernetes::{backoff, describe};
+use crate::kubernetes::{describe, watch_all};
 use crate::model::{MeshConfig, Model};
 
 /// Events that wait while a model is built; beyond, the watches wait too.
@@ -58,7 +57,7 @@ async fn watch_kind(client: Client, kind: Kind, send: mpsc::Sender<(Kind, Event)
         Kind::Pod => {
             let api: Api<Pod> = Api::all(client);
             let read = |pod: Pod| (key(&pod), kinds::read_pod(&pod));
-            forward(kind, watcher(api, config()).backoff(backoff()), read, send).await;
+            forward(kind, watch_all(api, config()), read, send).await;
         }
         _ => {
             let resource = kind.resource();
@@ -66,8 +65,7 @@ async fn watch_kind(client: Client, kind: Kind, send: mpsc::Sender<(Kind, Event)
             let read = move |object: DynamicObject| (key(&object), Some(kinds::read(kind, object)));
             // The watcher itself does not tell an absent kind from an outage.
             loop {
-                let stream = watcher(api.clone(), config()).backoff(backoff());
-                forward(kind, stream, read, send.clone()).await;
+                forward(kind, watch_all(api.clone(), config()), read, send.clone()).await;
                 if send.is_closed() {
                     return;
                 }
