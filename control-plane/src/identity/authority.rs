@@ -31,7 +31,7 @@ const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How far `notBefore` lies back, so that a peer whose clock is behind accepts a new certificate. Short-lived certificates
 /// are backdated less, so that half of their validity still lies ahead.
-const BACKDATE: Duration = Duration::from_secs(120);
+pub(super) const BACKDATE: Duration = Duration::from_secs(120);
 
 /// How far peers' clocks may be behind when an old root leaves the bundle.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);

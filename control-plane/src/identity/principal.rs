@@ -9,9 +9,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 use weft_xds::names::{PodName, ResourceName, SpiffeId};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::time::ASN1Time;
 
 use super::JoinKey;
-use super::authority::Subject;
+use super::authority::{BACKDATE, Subject};
 use super::review::{ReviewError, Reviewer};
 use crate::configuration::Configuration;
 use crate::model::Pod;
@@ -45,6 +46,8 @@ pub(crate) struct Principal {
     pub(crate) pod: Arc<str>,
     pub(crate) workload: Arc<str>,
     pub(crate) service_account: Arc<str>,
+    /// What tells its pod from one of the same name before it or after it, where there is such a thing.
+    pub(crate) uid: Option<Arc<str>>,
 }
 
 /// A workload asked for what belongs to another.
@@ -114,6 +117,7 @@ impl Principal {
             pod: pod.name.name.clone(),
             workload: pod.workload.as_str().into(),
             service_account: pod.identity.service_account.as_str().into(),
+            uid: pod.uid.as_deref().map(Into::into),
         }
     }
 }
@@ -140,7 +144,7 @@ impl Authenticator {
     /// The caller, by its client certificate or else its token.
     ///
     /// The mesh must know the pod, and as the same workload: a certificate must not outlive its pod, neither by renewing itself nor
-    /// by opening streams.
+    /// by opening streams, also where another pod of that name has come.
     pub(crate) async fn caller(
         &self,
         extensions: &Extensions,
@@ -153,7 +157,7 @@ impl Authenticator {
             let (principal, expires) = self.by_token(self.bearer(metadata)?, cache, now).await?;
             return Ok(Caller { principal, expires, close: peer.close });
         };
-        let (principal, expires) = from_certificate(certificate, &self.trust_domain)
+        let Proved { principal, issued, expires } = from_certificate(certificate, &self.trust_domain)
             .map_err(|problem| Status::unauthenticated(format!("client certificate: {problem}")))?;
         // It was valid when the connection was made, which may be long ago.
         if expires <= now {
@@ -162,8 +166,10 @@ impl Authenticator {
                 "the client certificate has expired since the connection was made; reconnect with a new one",
             ));
         }
-        let current = self.known(&principal.namespace, &principal.pod, &cache.configuration()).map(Principal::of)?;
-        if current != principal {
+        let configuration = cache.configuration();
+        let pod = self.known(&principal.namespace, &principal.pod, &configuration)?;
+        let current = Principal::of(pod);
+        if (&current.workload, &current.service_account) != (&principal.workload, &principal.service_account) {
             return Err(Status::permission_denied(format!(
                 "pod {}/{} is now workload {} with service account {}, the client certificate says {} and {}; ask with a token instead",
                 principal.namespace,
@@ -174,7 +180,13 @@ impl Authenticator {
                 principal.service_account,
             )));
         }
-        Ok(Caller { principal, expires, close: peer.close })
+        if pod.created.is_some_and(|created| issued + CLOCKS < created) {
+            return Err(Status::permission_denied(format!(
+                "pod {}/{} was made after the client certificate, which is that of a pod of the same name before it; ask with a token instead",
+                principal.namespace, principal.pod,
+            )));
+        }
+        Ok(Caller { principal: current, expires, close: peer.close })
     }
 
     async fn by_token(&self, token: &str, cache: &Cache, now: SystemTime) -> Result<(Principal, SystemTime), Status> {
@@ -248,8 +260,20 @@ impl Authenticator {
     }
 }
 
+/// How far the clocks of the API server and of the control plane may be apart.
+const CLOCKS: Duration = Duration::from_secs(60);
+
+/// What a certificate proves.
+struct Proved {
+    /// Without the uid, which a certificate does not carry.
+    principal: Principal,
+    /// At the latest: short-lived ones are backdated less.
+    issued: SystemTime,
+    expires: SystemTime,
+}
+
 /// Reads the two names of a workload's certificate. The chain has been verified by the TLS handshake.
-fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<(Principal, SystemTime), String> {
+fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<Proved, String> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).map_err(|error| format!("does not parse: {error}"))?;
     let names: Vec<_> = parsed
@@ -276,14 +300,16 @@ fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<(Principal
     if id.namespace != pod.namespace {
         return Err(format!("{id} and {pod} name different namespaces"));
     }
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+    let time = |at: ASN1Time| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or(0));
     let principal = Principal {
         namespace: id.namespace.into(),
         pod: pod.pod.into(),
         workload: pod.workload.into(),
         service_account: id.service_account.into(),
+        uid: None,
     };
-    Ok((principal, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))
+    let validity = parsed.validity();
+    Ok(Proved { principal, issued: time(validity.not_before) + BACKDATE, expires: time(validity.not_after) })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use weft_xds::names::{PodName, SpiffeId};
 
@@ -16,6 +17,8 @@ pub struct Pod {
     pub name: ObjectName,
     /// What tells it from others of its name, before it and after it; where there are none, nothing.
     pub uid: Option<String>,
+    /// When it was made, where that is known: a certificate from before it is not its own.
+    pub created: Option<SystemTime>,
     /// Name of the workload it is a replica of, in the same namespace.
     pub workload: String,
     /// Its addresses, at most one of each family; the first is used by services.

@@ -45,6 +45,26 @@ async fn a_certificate_says_who_calls_even_if_a_token_of_another_is_sent_along()
 }
 
 #[tokio::test]
+async fn a_pod_made_again_under_the_same_name_has_nothing_of_the_old_ones_certificate() {
+    let mesh = Mesh::start(SHOP).await;
+    let channel = connect(mesh.address, &mesh.root, None).await.unwrap();
+    let (identity, _) = sign(channel.clone(), Some(&mesh.token("web-0"))).await.unwrap();
+    let with_certificate = connect(mesh.address, &mesh.root, Some(&identity)).await.unwrap();
+    let mut proxy = Proxy::open(with_certificate.clone(), None).await.unwrap();
+    proxy.subscribe(Listener, &["inbound/shop/web"]).await;
+    proxy.take().await;
+
+    let again = "name: web-0, uid: '2', creationTimestamp: '2999-01-01T00:00:00Z'";
+    mesh.edit(&SHOP.replace("name: web-0", again));
+    mesh.status_when(|status| status.source.generation == 2).await;
+    proxy.next().await.unwrap_err();
+    let status = sign(with_certificate, None).await.err().unwrap();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(status.message().contains("of the same name before it"), "{status}");
+    sign(channel, Some(&mesh.token("web-0"))).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_pod_that_is_gone_or_became_another_workload_cannot_renew() {
     let mesh = Mesh::start(SHOP).await;
     let channel = connect(mesh.address, &mesh.root, None).await.unwrap();

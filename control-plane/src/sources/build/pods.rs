@@ -65,6 +65,7 @@ pub(super) fn pods<'a>(parts: &Parts<'a>, config: &MeshConfig, notes: &mut Notes
             pod: Pod {
                 name: name.clone(),
                 uid: workload.object.metadata.uid.clone(),
+                created: workload.object.metadata.creation_timestamp.as_ref().map(|at| at.0.into()),
                 workload: owner.to_owned(),
                 addresses,
                 identity,

@@ -38,8 +38,13 @@ fn open(cache: &Arc<Cache>, lasts: Duration) -> (mpsc::Receiver<Answer>, Cancell
         stop: CancellationToken::new(),
     };
     let word = |text: &str| Arc::<str>::from(text);
-    let principal =
-        Principal { namespace: word("shop"), pod: word("web-0"), workload: word("web"), service_account: word("web") };
+    let principal = Principal {
+        namespace: word("shop"),
+        pod: word("web-0"),
+        workload: word("web"),
+        service_account: word("web"),
+        uid: None,
+    };
     let caller = Caller { principal, expires: SystemTime::now() + lasts, close: close.clone() };
     let (sender, receiver) = mpsc::channel(2);
     tokio::spawn(serve::<Delta>(shared, caller, futures_util::stream::pending(), sender));
