@@ -39,12 +39,12 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names only, in an order in which nothing is in the way of what comes after it: first the webhook, or it would refuse pods for want of an
+/// Names only, in an order in which nothing is in the way of what comes after it: first the webhooks, or they would refuse pods for want of an
 /// answer; the DaemonSet before its rights, by which its agents see that this is no upgrade.
 fn to_delete(objects: Vec<Value>) -> Vec<Value> {
     const LAST: [&str; 5] = ["ServiceAccount", "ClusterRole", "CustomResourceDefinition", "PriorityClass", "Namespace"];
     let rank = |object: &Value| match object["kind"].as_str().unwrap_or_default() {
-        "MutatingWebhookConfiguration" => 0,
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => 0,
         "DaemonSet" => 1,
         "Deployment" => 2,
         kind => LAST.iter().position(|last| *last == kind).map_or(3, |at| 4 + at),

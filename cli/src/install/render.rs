@@ -56,6 +56,8 @@ pub(super) fn objects(installation: &Installation) -> anyhow::Result<Vec<Value>>
     }
     control_plane(find(&mut objects, "Deployment", names::CONTROL_PLANE)?, installation)?;
     webhooks(find(&mut objects, "MutatingWebhookConfiguration", names::WEBHOOKS)?, installation);
+    let validating = find(&mut objects, "ValidatingWebhookConfiguration", names::WEBHOOKS)?;
+    validating["webhooks"][0]["timeoutSeconds"] = installation.webhook_timeout.into();
     let settings = serde_yaml_ng::to_string(&installation.injection).context("writing the injection settings")?;
     find(&mut objects, "ConfigMap", "weft-injection")?["data"]["injection.yaml"] = settings.into();
     if installation.injection.cni {

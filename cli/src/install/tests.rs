@@ -186,9 +186,12 @@ fn high_availability_is_three_replicas_apart_of_which_one_may_be_away() {
 }
 
 #[test]
-fn no_namespace_of_the_cluster_can_be_blocked_by_the_webhook() {
-    let configuration = object(&objects(&Installation::default()), "MutatingWebhookConfiguration", "weft");
-    for webhook in configuration["webhooks"].as_array().unwrap() {
+fn no_namespace_of_the_cluster_can_be_blocked_by_a_webhook() {
+    let objects = objects(&Installation::default());
+    let of = |kind| object(&objects, kind, "weft")["webhooks"].as_array().unwrap().clone();
+    let validating = of("ValidatingWebhookConfiguration");
+    assert!(validating.iter().all(|webhook| webhook["failurePolicy"] == "Ignore"));
+    for webhook in of("MutatingWebhookConfiguration").iter().chain(&validating) {
         let expressions = webhook["namespaceSelector"]["matchExpressions"].as_array().unwrap();
         let excluded = expressions.iter().find(|one| one["key"] == "kubernetes.io/metadata.name").unwrap();
         assert_eq!(excluded["operator"], "NotIn");
@@ -224,7 +227,8 @@ fn uninstalling_names_everything_and_the_webhook_first() {
     let deleted = to_delete(all.clone());
     assert_eq!(deleted.len(), all.len());
     let kinds: Vec<_> = deleted.iter().map(|object| object["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds[..3], ["MutatingWebhookConfiguration", "DaemonSet", "Deployment"]);
+    let first = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "DaemonSet", "Deployment"];
+    assert_eq!(kinds[..4], first);
     assert_eq!(kinds.last(), Some(&"Namespace"));
     assert!(deleted.iter().all(|object| object.get("spec").is_none() && object.get("data").is_none()));
 }

@@ -1,19 +1,21 @@
-//! Admission: what the Kubernetes API server asks before it stores a pod.
+//! Admission: what the Kubernetes API server asks before it stores a pod, a route or a policy.
 //!
 //! | module | job |
 //! |---|---|
-//! | `review` | AdmissionReview in, AdmissionReview out; a pure function |
+//! | `review` | AdmissionReview in, AdmissionReview out; about pods: a pure function |
+//! | `validate` | the same about routes and policies |
 //! | `settings` | what the installation says about sidecars, read anew when its file changes |
 //! | `server` | HTTPS, with a certificate of our own authority |
 //! | `registration` | the roots in the webhook's configuration, so that the API server trusts that certificate |
 //!
-//! Invariant: the API server decides by the configuration's selectors which pods come here; a pod that comes here is answered, whatever state the
+//! Invariant: the API server decides by the configuration's selectors what comes here; what comes here is answered, whatever state the
 //! rest of the control plane is in.
 
 mod registration;
 mod review;
 mod server;
 mod settings;
+mod validate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,7 +61,9 @@ pub(crate) fn start(
     }
     tasks.spawn(server::serve(listener, serving, Webhooks { settings }, stop.clone()));
     if let Some(client) = client {
-        tasks.spawn(registration::keep_registered(client, authority, stop.clone()));
+        for kind in registration::KINDS {
+            tasks.spawn(registration::keep_registered(client.clone(), kind, authority.clone(), stop.clone()));
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The roots in the webhook's configuration.
+//! The roots in the webhooks' configurations.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,9 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher::watch_object};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -18,15 +16,23 @@ use weft_inject::names;
 use crate::identity::Authority;
 use crate::kubernetes::{FIELD_MANAGER, RETRY, backoff, describe, in_time};
 
-/// Keeps the trusted roots in the webhook's configuration, whoever changes which of the two, until told to stop. Without them the API server
+/// The kinds of configurations: of webhooks that inject, and of those that validate.
+pub(super) const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+
+/// Keeps the trusted roots in the webhooks' configuration of a kind, whoever changes which of the two, until told to stop. Without them the API server
 /// does not trust the certificate that we serve with.
 ///
 /// Every replica does so: they write the same, and only where it is not there yet.
-pub(super) async fn keep_registered(client: Client, authority: Arc<Authority>, stop: CancellationToken) {
-    let configurations: Api<MutatingWebhookConfiguration> = Api::all(client);
+pub(super) async fn keep_registered(
+    client: Client,
+    kind: &'static str,
+    authority: Arc<Authority>,
+    stop: CancellationToken,
+) {
+    let configurations: Api<DynamicObject> = Api::all_with(client, &resource(kind));
     let mut changes = pin!(watch_object(configurations.clone(), names::WEBHOOKS).backoff(backoff()));
     let mut trust = authority.trust();
-    let mut found: Option<MutatingWebhookConfiguration> = None;
+    let mut found: Option<DynamicObject> = None;
     let mut retry = false;
     loop {
         tokio::select! {
@@ -34,7 +40,7 @@ pub(super) async fn keep_registered(client: Client, authority: Arc<Authority>, s
             change = changes.next() => match change {
                 Some(Ok(now)) => found = now,
                 Some(Err(error)) => {
-                    tracing::warn!("watching the webhook configuration {}: {}", names::WEBHOOKS, describe(&error));
+                    tracing::warn!("watching the {kind} {}: {}", names::WEBHOOKS, describe(&error));
                 }
                 // The watch never ends by itself.
                 None => return,
@@ -45,7 +51,7 @@ pub(super) async fn keep_registered(client: Client, authority: Arc<Authority>, s
         }
         retry = false;
         let pem = trust.borrow_and_update().pem();
-        let Some(patch) = found.as_ref().and_then(|found| missing(found, &pem)) else { continue };
+        let Some(patch) = found.as_ref().and_then(|found| missing(&found.data, &pem)) else { continue };
         let (parameters, patch) = (PatchParams::apply(FIELD_MANAGER), Patch::Strategic(&patch));
         let written = tokio::select! {
             () = stop.cancelled() => return,
@@ -53,30 +59,40 @@ pub(super) async fn keep_registered(client: Client, authority: Arc<Authority>, s
         };
         match written {
             Ok(now) => {
-                tracing::info!("the API server is told to trust this control plane's webhook");
+                tracing::info!(kind, "the API server is told to trust this control plane's webhooks");
                 found = Some(now);
             }
             Err(error) => {
                 let problem = describe(&error);
-                tracing::warn!("updating the webhook configuration {}: {problem}; trying again", names::WEBHOOKS);
+                tracing::warn!("updating the {kind} {}: {problem}; trying again", names::WEBHOOKS);
                 retry = true;
             }
         }
     }
 }
 
+fn resource(kind: &str) -> ApiResource {
+    let (group, version) = ("admissionregistration.k8s.io", "v1");
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: format!("{group}/{version}"),
+        kind: kind.to_owned(),
+        plural: format!("{}s", kind.to_lowercase()),
+    }
+}
+
 /// A strategic merge patch for the webhooks whose roots are not ours. Webhooks that call something else are none of our business.
-fn missing(configuration: &MutatingWebhookConfiguration, pem: &str) -> Option<Value> {
-    let of_ours = configuration.webhooks.iter().flatten().filter(|webhook| {
-        webhook.client_config.service.as_ref().is_some_and(|service| service.name == names::CONTROL_PLANE)
-    });
-    let wrong = of_ours.filter(|webhook| {
-        let ByteString(bundle) = webhook.client_config.ca_bundle.clone().unwrap_or_default();
-        bundle != pem.as_bytes()
-    });
+fn missing(configuration: &Value, pem: &str) -> Option<Value> {
     let bundle = STANDARD.encode(pem);
+    let of_ours = configuration["webhooks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|webhook| webhook["clientConfig"]["service"]["name"] == names::CONTROL_PLANE);
+    let wrong = of_ours.filter(|webhook| webhook["clientConfig"]["caBundle"] != bundle);
     let webhooks: Vec<_> =
-        wrong.map(|webhook| json!({ "name": webhook.name, "clientConfig": { "caBundle": bundle } })).collect();
+        wrong.map(|webhook| json!({ "name": webhook["name"], "clientConfig": { "caBundle": bundle } })).collect();
     (!webhooks.is_empty()).then(|| json!({ "webhooks": webhooks }))
 }
 
@@ -84,11 +100,10 @@ fn missing(configuration: &MutatingWebhookConfiguration, pem: &str) -> Option<Va
 mod tests {
     use super::*;
 
-    fn configuration(bundles: [Option<&str>; 2]) -> MutatingWebhookConfiguration {
+    fn configuration(bundles: [Option<&str>; 2]) -> Value {
         let webhook = |(name, bundle): (&str, Option<&str>)| {
             let mut webhook = json!({
-                "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"],
-                "clientConfig": { "service": { "name": "weft-control-plane", "namespace": "weft-system" } },
+                "name": name, "clientConfig": { "service": { "name": "weft-control-plane", "namespace": "weft-system" } },
             });
             if let Some(bundle) = bundle {
                 webhook["clientConfig"]["caBundle"] = STANDARD.encode(bundle).into();
@@ -96,7 +111,7 @@ mod tests {
             webhook
         };
         let webhooks: Vec<_> = ["a", "b"].into_iter().zip(bundles).map(webhook).collect();
-        serde_json::from_value(json!({ "metadata": { "name": "weft" }, "webhooks": webhooks })).unwrap()
+        json!({ "metadata": { "name": "weft" }, "webhooks": webhooks })
     }
 
     #[test]
@@ -112,8 +127,8 @@ mod tests {
     #[test]
     fn webhooks_that_call_others_are_left_alone() {
         let mut other = configuration([None, None]);
-        for webhook in other.webhooks.iter_mut().flatten() {
-            webhook.client_config.service.as_mut().unwrap().name = "somebody".to_owned();
+        for webhook in other["webhooks"].as_array_mut().unwrap() {
+            webhook["clientConfig"]["service"]["name"] = "somebody".into();
         }
         assert_eq!(missing(&other, "roots"), None);
     }

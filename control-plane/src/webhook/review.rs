@@ -1,4 +1,4 @@
-//! AdmissionReview in, AdmissionReview out.
+//! AdmissionReview in, AdmissionReview out, and what is answered about pods.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,30 +14,46 @@ pub(super) struct Review {
     request: Request,
 }
 
+/// What is asked about.
 #[derive(Debug, Deserialize)]
-struct Request {
-    uid: String,
+#[serde(rename_all = "camelCase")]
+pub(super) struct Request {
+    pub(super) uid: String,
     #[serde(default)]
-    namespace: String,
-    /// `None` in a review of a deletion, which nobody sends here.
+    pub(super) namespace: String,
+    /// Null in a review of a deletion, which nobody sends here.
     #[serde(default)]
-    object: Value,
+    pub(super) object: Value,
+    /// What it was before an update; else null.
+    #[serde(default)]
+    pub(super) old_object: Value,
 }
 
 impl Review {
-    /// The pod, for the log: one that its controller makes has only the beginning of a name yet.
+    /// The object, for the log: one that a controller makes may have only the beginning of a name yet.
     pub(super) fn who(&self) -> String {
         let metadata = &self.request.object["metadata"];
         let name = [&metadata["name"], &metadata["generateName"]].into_iter().find_map(Value::as_str);
         format!("{}/{}", self.request.namespace, name.unwrap_or_default())
     }
+
+    /// The question, if it is in a version that is spoken here.
+    pub(super) fn known(self) -> Result<Request, UnknownVersion> {
+        if self.api_version != VERSION {
+            return Err(UnknownVersion(self.api_version));
+        }
+        Ok(self.request)
+    }
 }
+
+/// The version of question and answer.
+const VERSION: &str = "admission.k8s.io/v1";
 
 /// What is answered.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     #[serde(rename = "apiVersion")]
-    api_version: String,
+    api_version: &'static str,
     kind: &'static str,
     response: Response,
     /// For logs and metrics.
@@ -45,9 +61,16 @@ pub(super) struct Answer {
     pub(super) verdict: Verdict,
 }
 
+impl Answer {
+    pub(super) fn new(response: Response, verdict: Verdict) -> Self {
+        Self { api_version: VERSION, kind: "AdmissionReview", response, verdict }
+    }
+}
+
+/// What the API server is to do, and to say.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Response {
+pub(super) struct Response {
     uid: String,
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,9 +83,38 @@ struct Response {
     /// In the API server's audit log, below the webhook's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     audit_annotations: Option<Value>,
+    /// Said to whoever asked the API server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
-/// What became of a pod, in a word and a sentence.
+impl Response {
+    /// As it is.
+    pub(super) fn allowed(uid: String) -> Self {
+        Self {
+            uid,
+            allowed: true,
+            patch_type: None,
+            patch: None,
+            status: None,
+            audit_annotations: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// With the reason for whoever asked the API server. 422, as for every other invalid object.
+    pub(super) fn refused(uid: String, because: &str) -> Self {
+        let status = json!({ "code": 422, "reason": "Invalid", "message": format!("weft: {because}") });
+        Self { allowed: false, status: Some(status), ..Self::allowed(uid) }
+    }
+
+    /// And something to be said beside.
+    pub(super) fn with(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+}
+
+/// What became of an object, in a word and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) word: &'static str,
@@ -77,15 +129,12 @@ pub(super) struct UnknownVersion(String);
 /// Injects the pod of a review. `enabled` says whether the pod's namespace asks for sidecars: the API server knows that from the
 /// namespace's labels, and calls another path.
 pub(super) fn answer(review: Review, enabled: bool, settings: &Settings) -> Result<Answer, UnknownVersion> {
-    if review.api_version != "admission.k8s.io/v1" {
-        return Err(UnknownVersion(review.api_version));
-    }
-    let Request { uid, namespace, object: pod } = review.request;
-    let allowed = Response { uid, allowed: true, patch_type: None, patch: None, status: None, audit_annotations: None };
+    let Request { uid, namespace, object: pod, .. } = review.known()?;
     let (response, word, because) = match weft_inject::inject(&pod, &Place { namespace: &namespace, enabled }, settings)
     {
         Ok(Outcome::Injected(injected)) => {
             let patch = weft_inject::patch(&pod, &injected);
+            let allowed = Response::allowed(uid);
             let response = if patch.is_empty() {
                 allowed
             } else {
@@ -96,17 +145,14 @@ pub(super) fn answer(review: Review, enabled: bool, settings: &Settings) -> Resu
         }
         Ok(Outcome::LeftAlone(because)) => {
             let note = json!({ "left-alone": because.to_string() });
-            (Response { audit_annotations: Some(note), ..allowed }, "left-alone", because.to_string())
+            (Response { audit_annotations: Some(note), ..Response::allowed(uid) }, "left-alone", because.to_string())
         }
         Err(refusal) => {
-            let message = format!("weft: {refusal}");
-            // 422 as for every other invalid object; `message` is what who creates the pod reads.
-            let status = json!({ "code": 422, "reason": "Invalid", "message": message });
-            (Response { allowed: false, status: Some(status), ..allowed }, "refused", refusal.to_string())
+            let because = refusal.to_string();
+            (Response::refused(uid, &because), "refused", because)
         }
     };
-    let verdict = Verdict { word, because };
-    Ok(Answer { api_version: review.api_version, kind: "AdmissionReview", response, verdict })
+    Ok(Answer::new(response, Verdict { word, because }))
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::review::{self, Review};
+use super::review::{self, Answer, Review, UnknownVersion, Verdict};
 use super::settings::SettingsFile;
+use super::validate;
 use crate::accept::{self, Ended, HANDSHAKE};
 use crate::identity::Serving;
 
@@ -41,9 +42,13 @@ pub(super) async fn serve(listener: TcpListener, tls: Arc<Serving>, webhooks: We
     .await;
 }
 
-/// The webhook's paths. Which one the API server calls is decided by the namespace's label.
+/// The webhooks' paths. Which one of those for pods the API server calls is decided by the namespace's label.
 fn router(webhooks: Webhooks) -> Router {
-    Router::new().route("/inject/{asked_by}", post(inject)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(webhooks)
+    Router::new()
+        .route("/inject/{asked_by}", post(inject))
+        .route("/validate", post(examine))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(webhooks)
 }
 
 async fn inject(
@@ -56,12 +61,20 @@ async fn inject(
         "pod" => false,
         _ => return (StatusCode::NOT_FOUND, "there are /inject/namespace and /inject/pod\n").into_response(),
     };
+    say(review, |review| review::answer(review, enabled, &webhooks.settings.current()))
+}
+
+async fn examine(Json(review): Json<Review>) -> Response {
+    say(review, validate::answer)
+}
+
+fn say(review: Review, answer: impl FnOnce(Review) -> Result<Answer, UnknownVersion>) -> Response {
     let since = Instant::now();
     let who = review.who();
-    match review::answer(review, enabled, &webhooks.settings.current()) {
+    match answer(review) {
         Ok(answer) => {
-            let review::Verdict { word, because } = &answer.verdict;
-            tracing::info!(pod = who, verdict = word, because, took = ?since.elapsed(), "admission");
+            let Verdict { word, because } = &answer.verdict;
+            tracing::info!(object = who, verdict = word, because, took = ?since.elapsed(), "admission");
             Json(answer).into_response()
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),

@@ -1,5 +1,6 @@
 //! A real API server with its etcd, in a pod of a sandbox: no node, no controller, so that tests say what happens in the cluster.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -24,7 +25,7 @@ const TOKEN: &str = "the-administrators";
 pub(crate) struct ApiServer {
     programs: PathBuf,
     folder: TempDir,
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
     pod: weft_sandbox::Pod,
     serving: Process,
     pub(crate) client: Client,
@@ -59,7 +60,7 @@ impl ApiServer {
         eventually("the API server has a certificate", PATIENCE, async || certificate.exists()).await;
         let file = kube::config::Kubeconfig::read_from(folder.path().join("kubeconfig"))?;
         let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
-        let server = Self { programs, folder, _sandbox: sandbox, pod, serving, client: Client::try_from(config)? };
+        let server = Self { programs, folder, sandbox, pod, serving, client: Client::try_from(config)? };
         server.ready().await;
         for name in ["weft-system", "shop"] {
             server.create::<Namespace>("", json!({ "metadata": { "name": name } })).await?;
@@ -75,6 +76,11 @@ impl ApiServer {
             }
         })
         .await;
+    }
+
+    /// This process' address, as its pod sees it.
+    pub(crate) fn host(&self) -> Ipv4Addr {
+        self.sandbox.host_addresses().v4
     }
 
     /// Ends it as a power cut does.
@@ -101,7 +107,8 @@ impl ApiServer {
             admin: "127.0.0.1:0".parse()?,
             source: SourceConfig::Kubernetes(installation),
             webhook: Some(WebhookConfig {
-                listen: "127.0.0.1:0".parse()?,
+                // Where the API server, which is in a pod, can reach it.
+                listen: (self.host(), 0).into(),
                 settings: None,
                 namespace: "weft-system".into(),
             }),

@@ -6,10 +6,12 @@ mod api_server;
 #[allow(dead_code, clippy::unwrap_used)]
 mod support;
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use support::{Identity, Proxy, connect, names_of, sign};
 use tonic::transport::Channel;
@@ -27,6 +29,7 @@ weft_sandbox::tests! {
     an_outage_of_the_api_server_leaves_proxies_undisturbed_and_is_seen,
     what_became_of_routes_and_policies_is_in_their_status,
     the_api_server_trusts_the_webhook_whoever_changes_roots_or_configuration,
+    wrong_routes_are_refused_where_they_are_written_and_nothing_else_is,
 }
 
 async fn a_pods_token_gets_its_certificate_and_no_other_token_does() -> TestResult {
@@ -282,6 +285,74 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_roots_or_configuratio
     eventually("the next configuration has the roots", PATIENCE, async || trusted().await.as_ref() == Some(&rotated))
         .await;
     control_plane.stop().await;
+    Ok(())
+}
+
+async fn wrong_routes_are_refused_where_they_are_written_and_nothing_else_is() -> TestResult {
+    let server = ApiServer::start().await?;
+    let control_plane = server.control_plane("a").await?;
+    define(&server, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes").await?;
+    // Who is called by its Service: elsewhere than in a cluster, by a name that is an address.
+    let system: Api<Service> = Api::namespaced(server.client.clone(), "weft-system");
+    let service = json!({
+        "metadata": { "name": "weft-control-plane" },
+        "spec": { "type": "ExternalName", "externalName": server.host().to_string() },
+    });
+    system.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+    let manifests = include_str!("../../../manifests/base/webhook.yaml");
+    let documents = serde_yaml_ng::Deserializer::from_str(manifests).map(Value::deserialize);
+    let mut documents: Vec<Value> = documents.collect::<Result<_, _>>()?;
+    documents.retain(|document| document["kind"] == "ValidatingWebhookConfiguration");
+    let configuration = &mut documents[0];
+    let port = control_plane.webhook_addr.map(|address| address.port());
+    configuration["webhooks"][0]["clientConfig"]["service"]["port"] = port.into();
+    // A busy machine takes its time.
+    configuration["webhooks"][0]["timeoutSeconds"] = 30.into();
+    let configurations: Api<ValidatingWebhookConfiguration> = Api::all(server.client.clone());
+    configurations.create(&PostParams::default(), &serde_json::from_value(configuration.clone())?).await?;
+
+    let route = |name: &str, namespace: &str, parent: Value, expression: &str| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": {
+                "parentRefs": [parent],
+                "rules": [{ "matches": [{ "path": { "type": "RegularExpression", "value": expression } }] }],
+            },
+        })
+    };
+    let service = json!({ "group": "", "kind": "Service", "name": "web" });
+    let write = async |object: Value| {
+        let namespace = text(&object["metadata"], "namespace");
+        let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "httproutes");
+        let api: Api<DynamicObject> = Api::namespaced_with(server.client.clone(), &namespace, &resource);
+        let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+        api.create(&PostParams::default(), &object).await.map(drop)
+    };
+    // Until the API server serves the kind, knows of the webhook, and trusts it.
+    let mut attempts = 0..;
+    let mut refusal = String::new();
+    eventually("a wrong route is refused", PATIENCE, async || {
+        let name = format!("wrong-{}", attempts.next().unwrap_or_default());
+        match write(route(&name, "shop", service.clone(), "/(")).await {
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                refusal = status.message;
+                true
+            }
+            _ => false,
+        }
+    })
+    .await;
+    assert!(refusal.contains("validate.weft.mesh"), "{refusal}");
+    assert!(refusal.contains("spec.rules[0].matches[0].path.value: \"/(\": "), "{refusal}");
+
+    write(route("good", "shop", service.clone(), "/a.*")).await?;
+    write(route("of-a-gateway", "shop", json!({ "name": "edge" }), "/(")).await?;
+    write(route("of-the-system", "kube-system", service.clone(), "/(")).await?;
+    // It fails open.
+    control_plane.stop().await;
+    write(route("unseen", "shop", service, "/(")).await?;
     Ok(())
 }
 

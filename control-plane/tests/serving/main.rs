@@ -6,3 +6,4 @@
 mod ads;
 mod identity;
 mod support;
+mod webhook;
