@@ -1,7 +1,7 @@
-//! The loopback HTTP server: metrics, readiness, status, root rotation.
+//! The loopback HTTP server: metrics, readiness, status, root rotation, join tokens.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::Authority;
+use crate::identity::token::Claim;
+use crate::identity::{Authenticator, Authority};
 use crate::metrics::Metrics;
 use crate::sources::SourceState;
 use crate::status::{RootStatus, SourceStatus, Status};
@@ -33,6 +34,7 @@ pub(crate) struct Admin {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) authenticator: Arc<Authenticator>,
 }
 
 /// The answer of `POST /rotate-root`.
@@ -44,9 +46,24 @@ pub struct Rotation {
     pub old_trusted_until: u64,
 }
 
+/// The question of `POST /join-token`; the answer is the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRequest {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// How long the token is valid, in seconds.
+    pub lifetime: u64,
+}
+
 /// Serves operators until told to stop.
 pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    let router = health().route("/status", get(status)).route("/ca", get(ca)).route("/rotate-root", post(rotate_root));
+    let router = health()
+        .route("/status", get(status))
+        .route("/ca", get(ca))
+        .route("/rotate-root", post(rotate_root))
+        .route("/join-token", post(join_token));
     run(listener, router.with_state(admin), stop).await;
 }
 
@@ -112,10 +129,30 @@ async fn ca(State(admin): State<Admin>) -> String {
     admin.authority.trust().borrow().pem()
 }
 
+/// The refusal of what a web page may have sent.
+fn refusal(headers: &HeaderMap, command: &str) -> Option<Response> {
+    let text = || format!("the header `{REQUEST_HEADER}` is missing; use `weft-control-plane {command}`\n");
+    (!headers.contains_key(REQUEST_HEADER)).then(|| (StatusCode::FORBIDDEN, text()).into_response())
+}
+
+async fn join_token(State(admin): State<Admin>, headers: HeaderMap, Json(request): Json<TokenRequest>) -> Response {
+    if let Some(refused) = refusal(&headers, "token") {
+        return refused;
+    }
+    let TokenRequest { namespace, pod, lifetime } = request;
+    let (claim, lifetime) = (Claim { namespace, pod }, Duration::from_secs(lifetime));
+    match admin.authenticator.join_token(&claim, lifetime, &admin.cache, SystemTime::now()) {
+        Ok(token) => {
+            tracing::info!(namespace = claim.namespace, pod = claim.pod, ?lifetime, "join token made");
+            token.into_response()
+        }
+        Err(problem) => (StatusCode::CONFLICT, format!("{problem}\n")).into_response(),
+    }
+}
+
 async fn rotate_root(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    if !headers.contains_key(REQUEST_HEADER) {
-        let text = format!("the header `{REQUEST_HEADER}` is missing; use `weft-control-plane rotate-root`\n");
-        return (StatusCode::FORBIDDEN, text).into_response();
+    if let Some(refused) = refusal(&headers, "rotate-root") {
+        return refused;
     }
     match admin.authority.rotate(SystemTime::now()).await {
         Ok((signs_from, old_trusted_until)) => {

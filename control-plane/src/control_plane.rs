@@ -189,7 +189,8 @@ impl ControlPlane {
                 let (source, reports) = watch_kubernetes(&client, mesh);
                 let elected = Elected { trust: authority.trust(), reports, metrics: metrics.clone() };
                 tasks.spawn(kubernetes::run(client.clone(), installation.clone(), elected, stop.clone()));
-                let tokens = Tokens::ServiceAccount(Box::new(Reviewer::new(client.clone(), metrics.clone())));
+                let reviewer = Reviewer::new(client.clone(), metrics.clone());
+                let tokens = Tokens::ServiceAccount(Box::new(reviewer), authority.clone());
                 (authority, tokens, source, Some(client))
             }
         };
@@ -227,7 +228,7 @@ impl ControlPlane {
             },
             identity: IdentityService {
                 authority: authority.clone(),
-                authenticator,
+                authenticator: authenticator.clone(),
                 cache: cache.clone(),
                 metrics: metrics.clone(),
             },
@@ -240,6 +241,7 @@ impl ControlPlane {
             registry,
             metrics: metrics.clone(),
             authority: authority.clone(),
+            authenticator,
         };
         if let Some(address) = config.health {
             tasks.spawn(admin::serve_health(listen(address).await?, state.clone(), stop.clone()));

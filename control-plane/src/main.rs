@@ -13,7 +13,9 @@ use weft_control_plane::identity::JoinKey;
 use weft_control_plane::identity::authority::{Authority, Settings};
 use weft_control_plane::identity::token::Claim;
 use weft_control_plane::model::{Cidr, MeshConfig};
-use weft_control_plane::{Config, ControlPlane, Installation, REQUEST_HEADER, Rotation, SourceConfig, WebhookConfig};
+use weft_control_plane::{
+    Config, ControlPlane, Installation, REQUEST_HEADER, Rotation, SourceConfig, TokenRequest, WebhookConfig,
+};
 
 /// Weft's control plane: reads what you wrote, tells the proxies, and signs their certificates.
 #[derive(Parser)]
@@ -27,7 +29,7 @@ struct Cli {
 enum Command {
     /// Serve proxies until SIGTERM or SIGINT.
     Serve(Box<Serve>),
-    /// Print a join token for one pod. Whoever holds it can become that pod.
+    /// Print a join token for one pod outside Kubernetes. Whoever holds it can become that pod.
     Token(Token),
     /// Start to replace the root certificate of a running control plane; nothing restarts.
     RotateRoot(RotateRoot),
@@ -94,8 +96,11 @@ struct Serve {
 #[derive(Args)]
 struct Token {
     /// The control plane's state folder.
-    #[arg(long)]
-    state: PathBuf,
+    #[arg(long, required_unless_present = "admin")]
+    state: Option<PathBuf>,
+    /// The admin address of a running control plane, which makes the token itself; on Kubernetes there is no other way.
+    #[arg(long, conflicts_with = "state")]
+    admin: Option<SocketAddr>,
     /// The pod's namespace.
     #[arg(long)]
     namespace: String,
@@ -154,10 +159,16 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .block_on(self::serve(*serve))
         }
         Command::Token(token) => {
-            let claim = Claim { namespace: token.namespace, pod: token.pod };
-            weft_xds::names::PodName::new(&*claim.pod, "workload", &*claim.namespace)?;
-            let key = JoinKey::open(&token.state)?;
-            println!("{}", key.issue(&claim, token.lifetime.0, SystemTime::now())?);
+            let Token { state, admin, namespace, pod, lifetime } = token;
+            weft_xds::names::PodName::new(&*pod, "workload", &*namespace)?;
+            if let Some(admin) = admin {
+                let request = TokenRequest { namespace, pod, lifetime: lifetime.0.as_secs() };
+                let answer = wait_for(post(admin, "/join-token", serde_json::to_string(&request)?))?;
+                println!("{}", answer.trim());
+                return Ok(());
+            }
+            let key = JoinKey::open(&state.context("name the control plane's --state or --admin")?)?;
+            println!("{}", key.issue(&Claim { namespace, pod }, lifetime.0, SystemTime::now())?);
             Ok(())
         }
         Command::Ca(ca) => {
@@ -171,12 +182,17 @@ fn run(command: Command) -> anyhow::Result<()> {
             print!("{}", authority.trust().borrow().pem());
             Ok(())
         }
-        Command::RotateRoot(rotate) => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting the runtime")?
-            .block_on(rotate_root(rotate.admin)),
+        Command::RotateRoot(rotate) => {
+            let answer = wait_for(post(rotate.admin, "/rotate-root", String::new()))?;
+            let rotation: Rotation = serde_json::from_str(&answer).context("reading the answer")?;
+            println!("{}", serde_json::to_string_pretty(&rotation)?);
+            Ok(())
+        }
     }
+}
+
+fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?.block_on(work)
 }
 
 async fn serve(args: Serve) -> anyhow::Result<()> {
@@ -220,25 +236,26 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn rotate_root(admin: SocketAddr) -> anyhow::Result<()> {
+/// Asks a running control plane for what changes something, or gives something away.
+async fn post(admin: SocketAddr, path: &str, body: String) -> anyhow::Result<String> {
     let unreachable =
         || format!("asking {admin}: is the control plane running, and is this the address of its --admin?");
     let stream = tokio::net::TcpStream::connect(admin).await.with_context(unreachable)?;
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.with_context(unreachable)?;
     tokio::spawn(connection);
-    let request = http::Request::post("/rotate-root")
+    let request = http::Request::post(path)
         .header(http::header::HOST, (Ipv4Addr::LOCALHOST).to_string())
-        .header(REQUEST_HEADER, "rotate-root")
-        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .header(REQUEST_HEADER, "weft-control-plane")
+        .body(http_body_util::Full::new(bytes::Bytes::from(body)))
         .context("building the request")?;
     let response = sender.send_request(request).await.with_context(unreachable)?;
     let status = response.status();
     let body = http_body_util::BodyExt::collect(response.into_body()).await.with_context(unreachable)?.to_bytes();
+    let body = String::from_utf8_lossy(&body).into_owned();
     if !status.is_success() {
-        bail!("{}", String::from_utf8_lossy(&body).trim());
+        bail!("{}", body.trim());
     }
-    let rotation: Rotation = serde_json::from_slice(&body).context("reading the answer")?;
-    println!("{}", serde_json::to_string_pretty(&rotation)?);
-    Ok(())
+    Ok(body)
 }

@@ -25,6 +25,7 @@ use weft_xds::names::{PodName, SpiffeId};
 
 use super::secret::{AuthoritySecret, SecretError};
 use super::store::{self, StoreError};
+use super::token::JoinKey;
 
 /// How long a root is valid. Rotation is how a root ends; this is for roots that were forgotten.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -231,6 +232,15 @@ impl Authority {
     #[must_use]
     pub fn trust(&self) -> watch::Receiver<Arc<Trust>> {
         self.trust.subscribe()
+    }
+
+    /// The keys of join tokens, one for each trusted root, that of the one that signs first. Replicas that share roots share them.
+    pub(super) fn join_keys(&self, now: SystemTime) -> Vec<JoinKey> {
+        let roots = self.lock();
+        let first = signer(&roots, now);
+        let others = (0..roots.len()).filter(|at| *at != first && roots[*at].is_trusted(now));
+        let all = std::iter::once(first).chain(others);
+        all.map(|at| JoinKey::of_root(&roots[at].issuer.key().serialize_der())).collect()
     }
 
     /// Signs the public key of a workload's CSR. Everything else in the certificate is policy: names, validity and usages

@@ -11,9 +11,10 @@ use weft_xds::names::{PodName, ResourceName, SpiffeId};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::time::ASN1Time;
 
-use super::JoinKey;
 use super::authority::{BACKDATE, Subject};
 use super::review::{ReviewError, Reviewer};
+use super::token::{Claim, JoinKey, TokenError, Verified, is_join_token};
+use super::Authority;
 use crate::configuration::Configuration;
 use crate::model::Pod;
 use crate::xds::Cache;
@@ -126,8 +127,9 @@ impl Principal {
 pub(crate) enum Tokens {
     /// A token that this control plane made.
     Join(JoinKey),
-    /// A token of its pod's service account.
-    ServiceAccount(Box<Reviewer>),
+    /// A token of its pod's service account, which the API server judges; of a workload outside the cluster, one that this control plane
+    /// made.
+    ServiceAccount(Box<Reviewer>, Arc<Authority>),
 }
 
 /// Finds out who callers are.
@@ -191,14 +193,19 @@ impl Authenticator {
 
     async fn by_token(&self, token: &str, cache: &Cache, now: SystemTime) -> Result<(Principal, SystemTime), Status> {
         match &self.tokens {
-            Tokens::Join(key) => {
-                let verified = key.verify(token, now).map_err(|error| Status::unauthenticated(error.to_string()))?;
-                let claim = verified.claim;
-                let configuration = cache.configuration();
-                let pod = self.known(&claim.namespace, &claim.pod, &configuration)?;
-                Ok((Principal::of(pod), verified.expires))
+            Tokens::Join(key) => self.joined(key.verify(token, now), cache),
+            Tokens::ServiceAccount(_, authority) if is_join_token(token) => {
+                // Of one that none of them made, the last says why.
+                let verify = |last: Option<Result<Verified, TokenError>>, key: &JoinKey| match last {
+                    Some(Ok(good)) => Some(Ok(good)),
+                    _ => Some(key.verify(token, now)),
+                };
+                match authority.join_keys(now).iter().fold(None, verify) {
+                    Some(verified) => self.joined(verified, cache),
+                    None => Err(Status::unauthenticated("there is no root of which a join token could be made")),
+                }
             }
-            Tokens::ServiceAccount(reviewer) => {
+            Tokens::ServiceAccount(reviewer, _) => {
                 let reviewed = reviewer.review(token, now).await.map_err(|error| match error {
                     ReviewError::Unavailable(_) => Status::unavailable(error.to_string()),
                     ReviewError::Refused(_) | ReviewError::NoPod(_) => Status::unauthenticated(error.to_string()),
@@ -225,11 +232,50 @@ impl Authenticator {
         }
     }
 
+    fn joined(
+        &self,
+        verified: Result<Verified, TokenError>,
+        cache: &Cache,
+    ) -> Result<(Principal, SystemTime), Status> {
+        let Verified { claim, uid, expires } =
+            verified.map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let configuration = cache.configuration();
+        let pod = self.known(&claim.namespace, &claim.pod, &configuration)?;
+        if uid.is_some() && uid != pod.uid {
+            return Err(Status::unauthenticated(format!(
+                "the join token is of a pod {}/{} before this one; make a new one with `weft-control-plane token`",
+                claim.namespace, claim.pod,
+            )));
+        }
+        Ok((Principal::of(pod), expires))
+    }
+
+    /// A join token for a pod that the mesh knows, or why there is none.
+    pub(crate) fn join_token(
+        &self,
+        claim: &Claim,
+        lifetime: Duration,
+        cache: &Cache,
+        now: SystemTime,
+    ) -> Result<String, String> {
+        let configuration = cache.configuration();
+        let pod = self.known(&claim.namespace, &claim.pod, &configuration).map_err(|status| status.message().to_owned())?;
+        let issued = match &self.tokens {
+            Tokens::Join(key) => key.issue(claim, lifetime, now),
+            Tokens::ServiceAccount(_, authority) => {
+                let keys = authority.join_keys(now);
+                let key = keys.first().ok_or("there is no root to make it of")?;
+                key.issue_for(claim, pod.uid.as_deref(), lifetime, now)
+            }
+        };
+        issued.map_err(|error| error.to_string())
+    }
+
     fn known<'c>(&self, namespace: &str, pod: &str, configuration: &'c Configuration) -> Result<&'c Pod, Status> {
         configuration.pod(namespace, pod).ok_or_else(|| {
             let hint = match &self.tokens {
                 Tokens::Join(_) => "add a Workload of that name to the configuration folder",
-                Tokens::ServiceAccount(_) => {
+                Tokens::ServiceAccount(..) => {
                     "it is deleted, or so new that the API server has not told of it yet; ask again"
                 }
             };
@@ -241,7 +287,7 @@ impl Authenticator {
         let value = metadata.get("authorization").ok_or_else(|| {
             let (token, file) = match &self.tokens {
                 Tokens::Join(_) => ("a join token", "a file made with `weft-control-plane token`"),
-                Tokens::ServiceAccount(_) => (
+                Tokens::ServiceAccount(..) => (
                     "a service-account token",
                     "where the pod's token with audience `weft` is projected",
                 ),

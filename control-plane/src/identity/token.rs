@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::store::{self, StoreError};
 
@@ -57,6 +58,8 @@ pub struct Claim {
 pub struct Verified {
     /// The pod it is for.
     pub claim: Claim,
+    /// The uid that the pod must have, where the token was made for one.
+    pub uid: Option<String>,
     /// Until when it proves anything.
     pub expires: SystemTime,
 }
@@ -65,6 +68,8 @@ pub struct Verified {
 struct Claims {
     /// `<namespace>/<pod>`, as in `node.id`.
     sub: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
     aud: String,
     /// Unix time in seconds.
     iat: u64,
@@ -72,7 +77,7 @@ struct Claims {
     exp: u64,
 }
 
-/// The key that signs and checks join tokens, kept in the state folder.
+/// The key that signs and checks join tokens: kept in the state folder, or made of a root's key where all replicas share those.
 pub struct JoinKey {
     encoding: EncodingKey,
     decoding: DecodingKey,
@@ -101,17 +106,39 @@ impl JoinKey {
                 problem: format!("it is {} bytes long", key.len()),
             });
         }
-        Ok(Self { encoding: EncodingKey::from_secret(&key), decoding: DecodingKey::from_secret(&key) })
+        Ok(Self::new(&key))
     }
 
-    /// Makes a token for one pod.
+    /// The key that belongs to a root's private key: whoever has that may say who anybody is anyway.
+    pub(super) fn of_root(private_key: &[u8]) -> Self {
+        let secret = Sha256::new().chain_update(b"weft join tokens\0").chain_update(private_key).finalize();
+        Self::new(&secret)
+    }
+
+    fn new(secret: &[u8]) -> Self {
+        Self { encoding: EncodingKey::from_secret(secret), decoding: DecodingKey::from_secret(secret) }
+    }
+
+    /// Makes a token for one pod, whatever pod has the name.
     ///
     /// # Errors
     /// If the cryptography library fails.
     pub fn issue(&self, claim: &Claim, lifetime: Duration, now: SystemTime) -> Result<String, TokenError> {
+        self.issue_for(claim, None, lifetime, now)
+    }
+
+    /// Makes a token for one pod, and for no other of the same name where a uid tells them apart.
+    pub(super) fn issue_for(
+        &self,
+        claim: &Claim,
+        uid: Option<&str>,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<String, TokenError> {
         let now = unix(now);
         let claims = Claims {
             sub: weft_xds::names::node_id(&claim.namespace, &claim.pod),
+            uid: uid.map(str::to_owned),
             aud: AUDIENCE.into(),
             iat: now,
             exp: now + lifetime.as_secs(),
@@ -144,9 +171,15 @@ impl JoinKey {
             .ok_or_else(|| TokenError::Invalid(format!("subject `{}`", claims.sub)))?;
         Ok(Verified {
             claim: Claim { namespace: namespace.into(), pod: pod.into() },
+            uid: claims.uid,
             expires: SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp),
         })
     }
+}
+
+/// Whether a token is of the kind that is made here, to judge by what it says of itself.
+pub(super) fn is_join_token(token: &str) -> bool {
+    jsonwebtoken::decode_header(token).is_ok_and(|header| header.alg == Algorithm::HS256)
 }
 
 fn unix(time: SystemTime) -> u64 {
