@@ -68,6 +68,12 @@ impl ResourceType {
     pub fn reads_namespace(self) -> bool {
         matches!(self, Self::Route)
     }
+
+    /// Whether resources of this type may differ between zones. Where not, one encoding serves all.
+    #[must_use]
+    pub fn reads_zone(self) -> bool {
+        matches!(self, Self::Endpoint)
+    }
 }
 
 impl fmt::Display for ResourceType {
@@ -106,17 +112,29 @@ pub struct View {
     pub client: ClientKind,
     /// The client's namespace; `None` where the type does not read it ([`ResourceType::reads_namespace`]).
     pub namespace: Option<Arc<str>>,
+    /// The client's zone; `None` where it is not known, or the type does not read it ([`ResourceType::reads_zone`]).
+    pub zone: Option<Arc<str>>,
 }
 
 impl View {
     /// The view of a Weft sidecar in a namespace.
     pub fn weft(namespace: impl Into<Arc<str>>) -> Self {
-        Self { client: ClientKind::Weft, namespace: Some(namespace.into()) }
+        Self { client: ClientKind::Weft, namespace: Some(namespace.into()), zone: None }
+    }
+
+    /// The view from a zone.
+    #[must_use]
+    pub fn in_zone(self, zone: Option<Arc<str>>) -> Self {
+        Self { zone, ..self }
     }
 
     /// The part of this view that resources of a type read.
     #[must_use]
     pub fn narrowed_to(&self, kind: ResourceType) -> Self {
-        Self { client: self.client, namespace: self.namespace.clone().filter(|_| kind.reads_namespace()) }
+        Self {
+            client: self.client,
+            namespace: self.namespace.clone().filter(|_| kind.reads_namespace()),
+            zone: self.zone.clone().filter(|_| kind.reads_zone()),
+        }
     }
 }

@@ -7,9 +7,9 @@ use prost::Message;
 use support::{described, model, resource, service, try_build};
 use weft_control_plane::ResourceType::{Cluster, Endpoint, Listener, Route};
 use weft_control_plane::model::Model;
-use weft_control_plane::render::may_differ;
+use weft_control_plane::render::{may_differ, render};
 use weft_control_plane::xds::Version;
-use weft_control_plane::{ResourceKey, ResourceType};
+use weft_control_plane::{ResourceKey, ResourceType, View};
 
 #[track_caller]
 fn expect(found: &str, expected: &str) {
@@ -200,6 +200,66 @@ cluster inbound/8080
     ] {
         assert_eq!(resource(&model, kind, name, "shop"), None, "{kind} {name}");
     }
+}
+
+#[test]
+fn callers_prefer_the_endpoints_that_are_meant_for_their_zone() {
+    let endpoint = |address: &str, zone: &str, hints: &str| {
+        format!(
+            "- {{addresses: [{address}], zone: {zone}, conditions: {{ready: true}}, hints: {{forZones: [{hints}]}}}}\n"
+        )
+    };
+    let shop = |third: &str| {
+        let slice = "apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 198.18.10.5, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints:
+";
+        let hinted = [endpoint("198.18.0.7", "a", "{name: a}"), endpoint("198.18.0.8", "b", "{name: b}, {name: c}")];
+        model(&format!("{slice}{}{third}", hinted.concat()))
+    };
+    let seen_from = |model: &Model, zone: Option<&str>| {
+        let view = View::weft("shop").in_zone(zone.map(Into::into));
+        let key = ResourceKey::new(Endpoint, "service/shop/web/80");
+        support::describe::describe(&render(model, &key, &view).unwrap())
+    };
+    let all_hinted = shop(&endpoint("198.18.0.9", "b", "{name: b}"));
+    expect(
+        &seen_from(&all_hinted, Some("b")),
+        r#"
+endpoints service/shop/web/80
+  198.18.0.8:8080 Healthy plaintext, priority 0 in b
+  198.18.0.9:8080 Healthy plaintext, priority 0 in b
+  198.18.0.7:8080 Healthy plaintext, priority 1 in a
+"#,
+    );
+    // From another zone's caller the endpoint of zone b is the nearest.
+    expect(
+        &seen_from(&all_hinted, Some("c")),
+        r#"
+endpoints service/shop/web/80
+  198.18.0.8:8080 Healthy plaintext, priority 0 in b
+  198.18.0.7:8080 Healthy plaintext, priority 1 in a
+  198.18.0.9:8080 Healthy plaintext, priority 1 in b
+"#,
+    );
+    let flat = r#"
+endpoints service/shop/web/80
+  198.18.0.7:8080 Healthy plaintext
+  198.18.0.8:8080 Healthy plaintext
+  198.18.0.9:8080 Healthy plaintext
+"#;
+    expect(&seen_from(&all_hinted, None), flat);
+    expect(&seen_from(&all_hinted, Some("nobody's")), flat);
+    let one_without = shop("- {addresses: [198.18.0.9], zone: b, conditions: {ready: true}}\n");
+    expect(&seen_from(&one_without, Some("b")), flat);
 }
 
 #[test]

@@ -11,10 +11,10 @@ use weft_xds::names::{PodName, ResourceName, SpiffeId};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::time::ASN1Time;
 
+use super::Authority;
 use super::authority::{BACKDATE, Subject};
 use super::review::{ReviewError, Reviewer};
 use super::token::{Claim, JoinKey, TokenError, Verified, is_join_token};
-use super::Authority;
 use crate::configuration::Configuration;
 use crate::model::Pod;
 use crate::xds::Cache;
@@ -49,6 +49,8 @@ pub(crate) struct Principal {
     pub(crate) service_account: Arc<str>,
     /// What tells its pod from one of the same name before it or after it, where there is such a thing.
     pub(crate) uid: Option<Arc<str>>,
+    /// Where it runs, where that is known.
+    pub(crate) zone: Option<Arc<str>>,
 }
 
 /// A workload asked for what belongs to another.
@@ -67,7 +69,7 @@ pub(crate) struct Foreign {
 impl Principal {
     /// How this workload sees the configuration.
     pub(crate) fn view(&self) -> View {
-        View::weft(self.namespace.clone())
+        View::weft(self.namespace.clone()).in_zone(self.zone.clone())
     }
 
     /// The name of the listener for what arrives at it.
@@ -107,7 +109,7 @@ impl Principal {
         })
     }
 
-    /// Whether the mesh still knows the pod, as the workload that it proved to be.
+    /// Whether the mesh still knows the pod, as the workload that it proved to be, and where it was.
     pub(crate) fn is_current(&self, configuration: &Configuration) -> bool {
         configuration.pod(&self.namespace, &self.pod).is_some_and(|pod| Self::of(pod) == *self)
     }
@@ -119,6 +121,7 @@ impl Principal {
             workload: pod.workload.as_str().into(),
             service_account: pod.identity.service_account.as_str().into(),
             uid: pod.uid.as_deref().map(Into::into),
+            zone: pod.zone.clone(),
         }
     }
 }
@@ -232,13 +235,8 @@ impl Authenticator {
         }
     }
 
-    fn joined(
-        &self,
-        verified: Result<Verified, TokenError>,
-        cache: &Cache,
-    ) -> Result<(Principal, SystemTime), Status> {
-        let Verified { claim, uid, expires } =
-            verified.map_err(|error| Status::unauthenticated(error.to_string()))?;
+    fn joined(&self, verified: Result<Verified, TokenError>, cache: &Cache) -> Result<(Principal, SystemTime), Status> {
+        let Verified { claim, uid, expires } = verified.map_err(|error| Status::unauthenticated(error.to_string()))?;
         let configuration = cache.configuration();
         let pod = self.known(&claim.namespace, &claim.pod, &configuration)?;
         if uid.is_some() && uid != pod.uid {
@@ -259,7 +257,8 @@ impl Authenticator {
         now: SystemTime,
     ) -> Result<String, String> {
         let configuration = cache.configuration();
-        let pod = self.known(&claim.namespace, &claim.pod, &configuration).map_err(|status| status.message().to_owned())?;
+        let pod =
+            self.known(&claim.namespace, &claim.pod, &configuration).map_err(|status| status.message().to_owned())?;
         let issued = match &self.tokens {
             Tokens::Join(key) => key.issue(claim, lifetime, now),
             Tokens::ServiceAccount(_, authority) => {
@@ -311,7 +310,7 @@ const CLOCKS: Duration = Duration::from_secs(60);
 
 /// What a certificate proves.
 struct Proved {
-    /// Without the uid, which a certificate does not carry.
+    /// Without what a certificate does not carry: uid and zone.
     principal: Principal,
     /// At the latest: short-lived ones are backdated less.
     issued: SystemTime,
@@ -353,6 +352,7 @@ fn from_certificate(certificate: &[u8], trust_domain: &str) -> Result<Proved, St
         workload: pod.workload.into(),
         service_account: id.service_account.into(),
         uid: None,
+        zone: None,
     };
     let validity = parsed.validity();
     Ok(Proved { principal, issued: time(validity.not_before) + BACKDATE, expires: time(validity.not_after) })

@@ -81,7 +81,7 @@ mod tests {
                     }
                 }
             };
-            let error = failed.await;
+            let error = tokio::time::timeout(PATIENCE * 10, failed).await.expect("it is waited for without end");
             assert!(matches!(error, Error::InitialListFailed(kube::Error::Service(_))), "{error}");
             assert_eq!(since.elapsed().as_secs(), PATIENCE.as_secs());
             assert_eq!(asked.next().await.what, "GET /api/v1/namespaces");

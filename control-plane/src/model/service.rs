@@ -111,6 +111,10 @@ pub struct Endpoint {
     pub peer: Option<MeshPeer>,
     /// Whether it takes new requests.
     pub health: Health,
+    /// Where it runs, where that is known.
+    pub zone: Option<Arc<str>>,
+    /// The zones whose callers should prefer it; empty where nobody said.
+    pub for_zones: Vec<String>,
 }
 
 /// Who answers at an endpoint with a sidecar.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use weft_xds::names::{PodName, SpiffeId};
@@ -27,6 +28,8 @@ pub struct Pod {
     pub identity: SpiffeId,
     /// The name that its certificate carries.
     pub pod_name: PodName,
+    /// Where it runs, where that is known.
+    pub zone: Option<Arc<str>>,
     /// Labels, by which services and policies select it.
     pub labels: BTreeMap<String, String>,
     /// Whether services send it requests.

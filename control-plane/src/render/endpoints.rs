@@ -1,35 +1,72 @@
 //! Load assignments: who stands behind a service port or a pod's own address.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use weft_xds::google::protobuf::Any;
 use weft_xds::names::{self, ServicePort as At};
 use weft_xds::{envoy, metadata};
 
-use super::values::{address, endpoint, number};
+use super::values::{address, core, endpoint, number};
 use super::wire;
 use crate::model::{Endpoint, Health, MeshPeer, Model};
 
-pub(super) fn service(model: &Model, at: At<'_>) -> Option<Any> {
+pub(super) fn service(model: &Model, at: At<'_>, zone: Option<&str>) -> Option<Any> {
     let port = model.service(at.namespace, at.service)?.port(at.port)?;
     let name = names::service_cluster(at.namespace, at.service, at.port);
-    Some(assignment(name, &port.endpoints))
+    let groups = match zone.filter(|zone| has_hints(&port.endpoints, zone)) {
+        Some(zone) => by_zone(&port.endpoints, zone),
+        None => vec![group(port.endpoints.iter())],
+    };
+    Some(assignment(name, groups))
 }
 
 pub(super) fn pod(model: &Model, at: SocketAddr) -> Option<Any> {
+    let pod = model.pod_at(at.ip())?;
     // Whoever calls a pod by its own address means this pod, ready or not.
-    let endpoint = Endpoint { address: at, peer: model.pod_at(at.ip())?.peer(), health: Health::Healthy };
-    Some(assignment(names::pod_cluster(at), &[endpoint]))
+    let health = Health::Healthy;
+    let endpoint = Endpoint { address: at, peer: pod.peer(), health, zone: None, for_zones: Vec::new() };
+    Some(assignment(names::pod_cluster(at), vec![group([&endpoint])]))
 }
 
-fn assignment(name: String, endpoints: &[Endpoint]) -> Any {
+/// Whether the hints of an EndpointSlice hold for a zone: as with kube-proxy, only if every endpoint has some, and one is meant for the zone.
+/// Otherwise whoever set them has not finished, or has given them up.
+fn has_hints(endpoints: &[Endpoint], zone: &str) -> bool {
+    let mut healthy = endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy);
+    healthy.clone().all(|endpoint| !endpoint.for_zones.is_empty()) && healthy.any(|endpoint| is_for(endpoint, zone))
+}
+
+fn is_for(endpoint: &Endpoint, zone: &str) -> bool {
+    endpoint.for_zones.iter().any(|hint| hint == zone)
+}
+
+/// What is meant for a zone goes first; the rest takes over as far as that fails.
+fn by_zone(endpoints: &[Endpoint], zone: &str) -> Vec<endpoint::LocalityLbEndpoints> {
+    let mut groups: BTreeMap<(bool, Option<&str>), Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in endpoints {
+        let key = (!is_for(endpoint, zone), endpoint.zone.as_deref());
+        groups.entry(key).or_default().push(endpoint);
+    }
+    let place = |((is_other, zone), endpoints): ((bool, Option<&str>), Vec<&Endpoint>)| endpoint::LocalityLbEndpoints {
+        locality: zone.map(|zone| core::Locality { zone: zone.to_owned(), ..Default::default() }),
+        priority: is_other.into(),
+        ..group(endpoints)
+    };
+    groups.into_iter().map(place).collect()
+}
+
+fn group<'e>(endpoints: impl IntoIterator<Item = &'e Endpoint>) -> endpoint::LocalityLbEndpoints {
+    endpoint::LocalityLbEndpoints {
+        lb_endpoints: endpoints.into_iter().map(lb_endpoint).collect(),
+        load_balancing_weight: number(1_u32),
+        ..Default::default()
+    }
+}
+
+fn assignment(name: String, groups: Vec<endpoint::LocalityLbEndpoints>) -> Any {
     let message = endpoint::ClusterLoadAssignment {
         cluster_name: name,
-        endpoints: vec![endpoint::LocalityLbEndpoints {
-            lb_endpoints: endpoints.iter().map(lb_endpoint).collect(),
-            load_balancing_weight: number(1_u32),
-            ..Default::default()
-        }],
+        endpoints: groups,
         policy: Some(endpoint::cluster_load_assignment::Policy {
             overprovisioning_factor: number(140_u32),
             ..Default::default()

@@ -52,7 +52,9 @@ pub fn render(model: &Model, key: &ResourceKey, view: &View) -> Option<Any> {
         (ResourceType::Cluster, ResourceName::ServiceCluster(at)) => clusters::service(model, at),
         (ResourceType::Cluster, ResourceName::PodCluster(address)) => clusters::pod(model, address),
         (ResourceType::Cluster, ResourceName::InboundCluster(port)) => Some(clusters::inbound(port)),
-        (ResourceType::Endpoint, ResourceName::ServiceCluster(at)) => endpoints::service(model, at),
+        (ResourceType::Endpoint, ResourceName::ServiceCluster(at)) => {
+            endpoints::service(model, at, view.zone.as_deref())
+        }
         (ResourceType::Endpoint, ResourceName::PodCluster(address)) => endpoints::pod(model, address),
         _ => None,
     }

@@ -299,7 +299,7 @@ fn cluster(c: &Cluster) -> String {
 
 fn endpoints(c: &ClusterLoadAssignment) -> String {
     let mut out = format!("endpoints {}\n", c.cluster_name);
-    for e in c.endpoints.iter().flat_map(|l| &l.lb_endpoints) {
+    for (group, e) in c.endpoints.iter().flat_map(|l| l.lb_endpoints.iter().map(move |e| (l, e))) {
         use weft_xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
         let Some(HostIdentifier::Endpoint(at)) = &e.host_identifier else { panic!() };
         let Some(core::address::Address::SocketAddress(at)) = at.address.clone().unwrap().address else { panic!() };
@@ -313,7 +313,8 @@ fn endpoints(c: &ClusterLoadAssignment) -> String {
                     metadata::str(m, "pod").unwrap()
                 )
             });
-        writeln!(out, "  {}:{port} {:?} {peer}", at.address, e.health_status()).unwrap();
+        let zone = group.locality.as_ref().map(|place| format!(", priority {} in {}", group.priority, place.zone));
+        writeln!(out, "  {}:{port} {:?} {peer}{}", at.address, e.health_status(), zone.unwrap_or_default()).unwrap();
     }
     out
 }

@@ -67,7 +67,8 @@ fn selected(
         // One address for each pod, or a dual-stack pod would count twice in balancing and outlier detection.
         if let (Some(port), Some(ip)) = (built.targets[at].on(pod), pod.pod.addresses.first()) {
             let address = SocketAddr::new(*ip, port);
-            found.insert(address, Endpoint { address, peer: pod.pod.peer(), health });
+            let zone = pod.pod.zone.clone();
+            found.insert(address, Endpoint { address, peer: pod.pod.peer(), health, zone, for_zones: Vec::new() });
         }
     }
 }
@@ -121,7 +122,11 @@ fn from_slices(
                 _ => continue,
             };
             let address = SocketAddr::new(ip, port);
-            found.insert(address, Endpoint { address, peer: pod.and_then(|p| p.pod.peer()), health });
+            let peer = pod.and_then(|p| p.pod.peer());
+            let zone = endpoint.zone.as_deref().map(Into::into).or_else(|| pod.and_then(|p| p.pod.zone.clone()));
+            let hints = endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten());
+            let for_zones = hints.map(|zone| zone.name.clone()).collect();
+            found.insert(address, Endpoint { address, peer, health, zone, for_zones });
         }
     }
 }

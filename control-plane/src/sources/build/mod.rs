@@ -10,7 +10,7 @@ mod endpoints;
 mod grpc;
 mod http;
 mod index;
-mod pods;
+pub(super) mod pods;
 mod receivers;
 mod routes;
 mod services;

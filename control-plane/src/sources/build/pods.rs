@@ -9,6 +9,9 @@ use weft_xds::names::{PodName, SpiffeId};
 use super::{Notes, Parts, spec};
 use crate::model::{MeshConfig, Pod};
 
+/// The label by which a node, and with it its pods, says its zone.
+pub(in crate::sources) const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// A pod, and what only building needs of it.
 pub(super) struct BuiltPod<'a> {
     pub(super) pod: Pod,
@@ -70,6 +73,13 @@ pub(super) fn pods<'a>(parts: &Parts<'a>, config: &MeshConfig, notes: &mut Notes
                 addresses,
                 identity,
                 pod_name,
+                zone: workload
+                    .object
+                    .metadata
+                    .labels
+                    .as_ref()
+                    .and_then(|l| l.get(ZONE))
+                    .map(|zone| zone.as_str().into()),
                 labels: workload.object.metadata.labels.clone().unwrap_or_default(),
                 ready: said.ready.unwrap_or(true),
                 terminating: said.terminating.unwrap_or(false),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject};
 use sha2::{Digest, Sha256};
 use weft_api::{Located, Object, Origin, Problem};
 
 use super::pods;
 use crate::sources::Reported;
+use crate::sources::build::pods::ZONE;
 
 /// What problems name where a folder's problems name a file.
 pub(super) const SOURCE: &str = "kubernetes";
@@ -19,6 +21,7 @@ pub(crate) enum Kind {
     Service,
     EndpointSlice,
     Pod,
+    Node,
     HttpRoute,
     GrpcRoute,
     Workload,
@@ -31,10 +34,11 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
+        Self::Node,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::Workload,
@@ -59,6 +63,7 @@ impl Kind {
             Self::Service => ("", "v1", "Service", "services"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
             Self::Pod => ("", "v1", "Pod", "pods"),
+            Self::Node => ("", "v1", "Node", "nodes"),
             Self::HttpRoute => (GATEWAY, "v1", "HTTPRoute", "httproutes"),
             Self::GrpcRoute => (GATEWAY, "v1", "GRPCRoute", "grpcroutes"),
             Self::Workload => (GROUP, VERSION, "Workload", "workloads"),
@@ -74,7 +79,7 @@ impl Kind {
     /// Whether the control plane says in their status what became of objects of this kind.
     pub(crate) fn has_conditions(self) -> bool {
         match self {
-            Self::Service | Self::EndpointSlice | Self::Pod | Self::ReferenceGrant => false,
+            Self::Service | Self::EndpointSlice | Self::Pod | Self::Node | Self::ReferenceGrant => false,
             Self::HttpRoute
             | Self::GrpcRoute
             | Self::Workload
@@ -107,12 +112,39 @@ pub(super) struct Read {
     digest: [u8; 32],
     /// Of kinds whose status says what became of them.
     pub(super) written: Option<Arc<Reported>>,
+    /// Of a pod that does not say its zone itself: the node whose zone it is in.
+    node: Option<String>,
+    /// Of a node, or of a pod with a `node`: the zone, as far as it is known.
+    zone: Option<String>,
 }
 
 impl Read {
     /// Whether a model of the one is a model of the other.
     pub(super) fn means_the_same(&self, other: &Self) -> bool {
-        self.digest == other.digest && self.located.is_some() == other.located.is_some()
+        self.digest == other.digest && self.zone == other.zone && self.located.is_some() == other.located.is_some()
+    }
+
+    /// Puts a pod into the zone of its node. Whether that changes anything.
+    pub(super) fn settle(&mut self, zone_of: impl FnOnce(&str) -> Option<String>) -> bool {
+        let Some(node) = &self.node else { return false };
+        let zone = zone_of(node);
+        if self.zone == zone {
+            return false;
+        }
+        if let Some(Located { object: Object::Workload(workload), .. }) = self.located.as_mut().map(Arc::make_mut) {
+            let labels = workload.metadata.labels.get_or_insert_default();
+            match &zone {
+                Some(zone) => labels.insert(ZONE.to_owned(), zone.clone()),
+                None => labels.remove(ZONE),
+            };
+        }
+        self.zone = zone;
+        true
+    }
+
+    /// Of a node, its zone.
+    pub(super) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 }
 
@@ -143,7 +175,13 @@ pub(super) fn read(kind: Kind, mut object: DynamicObject) -> Read {
         Arc::new(Located { object, origin })
     });
     let problems = manifest.problems.into_iter().map(|problem| Problem { line: 0, ..problem }).collect();
-    Read { located, problems, digest: Sha256::digest(text).into(), written }
+    Read { located, problems, digest: Sha256::digest(text).into(), written, node: None, zone: None }
+}
+
+/// Reads a node, of which only its zone matters.
+pub(super) fn read_node(node: &ObjectMeta) -> Read {
+    let zone = node.labels.as_ref().and_then(|labels| labels.get(ZONE)).cloned();
+    Read { located: None, problems: Vec::new(), digest: [0; 32], written: None, node: None, zone }
 }
 
 /// Reads a pod; `None` for one that has come to its end.
@@ -153,5 +191,7 @@ pub(super) fn read_pod(pod: &Pod) -> Option<Read> {
     let object = Object::Workload(workload);
     let origin = Origin::named(SOURCE, "Pod", object.namespace(), object.name());
     let located = Some(Arc::new(Located { object, origin }));
-    Some(Read { located, problems: Vec::new(), digest, written: None })
+    let says_zone = pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(ZONE));
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|_| !says_zone);
+    Some(Read { located, problems: Vec::new(), digest, written: None, node, zone: None })
 }

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, Config, Error as WatchError};
-use kube::{Api, Client, ResourceExt, api::DynamicObject};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -57,6 +58,12 @@ async fn watch_kind(client: Client, kind: Kind, send: mpsc::Sender<(Kind, Event)
         Kind::Pod => {
             let api: Api<Pod> = Api::all(client);
             let read = |pod: Pod| (key(&pod), kinds::read_pod(&pod));
+            forward(kind, watch_all(api, config()), read, send).await;
+        }
+        Kind::Node => {
+            // Of this type the API server sends metadata only.
+            let api: Api<PartialObjectMeta<Node>> = Api::all(client);
+            let read = |node: PartialObjectMeta<Node>| (key(&node), Some(kinds::read_node(&node.metadata)));
             forward(kind, watch_all(api, config()), read, send).await;
         }
         _ => {

@@ -65,7 +65,9 @@ impl World {
     pub(super) fn apply(&mut self, kind: Kind, event: Event, now: std::time::SystemTime) -> bool {
         // Some of what makes no other model makes another status; a kind that stays absent makes neither, again and again.
         let of_objects = matches!(event, Event::ListDone | Event::Changed(..) | Event::Gone(_));
+        let event = if kind == Kind::Pod { self.settled(event) } else { event };
         let table = self.tables.entry(kind).or_default();
+        let was_synced = table.state.synced;
         if !matches!(event, Event::Failed(_)) {
             table.state.error = None;
             table.state.last_event = Some(now);
@@ -118,7 +120,44 @@ impl World {
             }
         };
         self.unreported |= kind.has_conditions() && (of_objects || changed);
-        changed
+        // Of a node only its pods' zone matters; but a list that was waited for has come.
+        let waited = kind == Kind::Node && changed && !was_synced;
+        if kind == Kind::Node && changed { self.settle_pods() || waited } else { changed }
+    }
+
+    /// With a pod in the zone of its node.
+    fn settled(&self, event: Event) -> Event {
+        let settle = |read: Option<Read>| {
+            let mut read = read?;
+            read.settle(|node| self.zone_of(node));
+            Some(read)
+        };
+        match event {
+            Event::Listed(key, read) => Event::Listed(key, settle(read)),
+            Event::Changed(key, read) => Event::Changed(key, settle(read)),
+            other => other,
+        }
+    }
+
+    /// Puts every pod into the zone of its node. Whether any of them was elsewhere.
+    fn settle_pods(&mut self) -> bool {
+        let Some(nodes) = self.tables.get(&Kind::Node).map(|table| zones(&table.objects)) else { return false };
+        let Some(pods) = self.tables.get_mut(&Kind::Pod) else { return false };
+        let zone_of = |node: &str| nodes.get(node).cloned();
+        for read in pods.listing.iter_mut().flat_map(BTreeMap::values_mut) {
+            read.settle(zone_of);
+        }
+        let mut moved = false;
+        for read in pods.objects.values_mut() {
+            moved |= read.settle(zone_of);
+        }
+        moved
+    }
+
+    fn zone_of(&self, node: &str) -> Option<String> {
+        let nodes = self.tables.get(&Kind::Node)?;
+        // Nodes are in no namespace.
+        Some(nodes.objects.get(&(String::new(), node.to_owned()))?.zone()?.to_owned())
     }
 
     /// Whether every kind has been listed: before that a model would lack things that exist.
@@ -180,6 +219,11 @@ impl Snapshot {
             problems.extend(errors);
         }
     }
+}
+
+/// The zone of each node that says one.
+fn zones(nodes: &BTreeMap<Key, Read>) -> HashMap<String, String> {
+    nodes.iter().filter_map(|((_, name), read)| Some((name.clone(), read.zone()?.to_owned()))).collect()
 }
 
 /// The state to publish beside a model.

@@ -44,6 +44,7 @@ fn open(cache: &Arc<Cache>, lasts: Duration) -> (mpsc::Receiver<Answer>, Cancell
         workload: word("web"),
         service_account: word("web"),
         uid: None,
+        zone: None,
     };
     let caller = Caller { principal, expires: SystemTime::now() + lasts, close: close.clone() };
     let (sender, receiver) = mpsc::channel(2);

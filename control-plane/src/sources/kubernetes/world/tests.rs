@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{Health, ObjectName};
-use crate::sources::kubernetes::kinds::{read, read_pod};
+use crate::sources::kubernetes::kinds::{read, read_node, read_pod};
 
 /// A world, and the model in force.
 struct Cluster {
@@ -47,9 +47,11 @@ impl Cluster {
 }
 
 fn told(kind: Kind, object: Value) -> (Key, Option<Read>) {
-    let key = ("shop".to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
+    let namespace = if kind == Kind::Node { "" } else { "shop" };
+    let key = (namespace.to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
     let read = match kind {
         Kind::Pod => read_pod(&serde_json::from_value(object).unwrap()),
+        Kind::Node => Some(read_node(&serde_json::from_value(object["metadata"].clone()).unwrap())),
         _ => Some(read(kind, serde_json::from_value(object).unwrap())),
     };
     (key, read)
@@ -301,4 +303,34 @@ fn how_long_a_change_takes_among_a_thousand_services() {
         println!("{services} services, {} endpoints: {:?} (median)", services * 10, took[5]);
         assert_eq!(cluster.model.services().len(), services as usize, "{:?}", cluster.problems.first());
     }
+}
+
+#[test]
+fn a_pod_is_in_the_zone_of_its_node_whichever_is_known_first() {
+    let mut cluster = Cluster::empty();
+    let node = |zone: &str| json!({ "metadata": { "name": "n1", "labels": { "topology.kubernetes.io/zone": zone } } });
+    let zone = |cluster: &Cluster, pod: &str| cluster.model.pod("shop", pod).unwrap().zone.clone();
+    let mut early = pod("early", "1", "198.18.0.7");
+    early["spec"]["nodeName"] = "n1".into();
+    cluster.apply(Kind::Pod, early);
+    assert_eq!(zone(&cluster, "early"), None);
+    cluster.apply(Kind::Node, node("a"));
+    let mut late = pod("late", "2", "198.18.0.8");
+    late["spec"]["nodeName"] = "n1".into();
+    cluster.apply(Kind::Pod, late);
+    let mut own = pod("own", "3", "198.18.0.9");
+    own["spec"]["nodeName"] = "n1".into();
+    own["metadata"]["labels"]["topology.kubernetes.io/zone"] = "its own".into();
+    cluster.apply(Kind::Pod, own);
+    for (pod, expected) in [("early", "a"), ("late", "a"), ("own", "its own")] {
+        assert_eq!(zone(&cluster, pod).as_deref(), Some(expected), "{pod}");
+    }
+    let (key, read) = told(Kind::Node, node("a"));
+    let same = cluster.world.apply(Kind::Node, Event::Changed(key, read), SystemTime::UNIX_EPOCH);
+    assert!(!same, "a node that beats its heart makes no model");
+    cluster.apply(Kind::Node, node("b"));
+    assert_eq!(zone(&cluster, "early").as_deref(), Some("b"));
+    cluster.tell(Kind::Node, Event::Gone((String::new(), "n1".to_owned())));
+    assert_eq!(zone(&cluster, "early"), None);
+    assert_eq!(zone(&cluster, "own").as_deref(), Some("its own"));
 }
