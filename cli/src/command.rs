@@ -7,6 +7,7 @@ use weft_api::Duration;
 
 use crate::ask::Address;
 use crate::cluster::{Cluster, PodName};
+use crate::completion;
 use crate::demo::DemoArgs;
 
 /// Exit codes; 2 is clap's, for wrong usage.
@@ -55,7 +56,7 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Check whether a cluster is ready for Weft, and whether Weft is well in it
     ///
-    /// Everything is asked through kubectl, with your rights, and nothing is changed. The checks are explained in docs/reference/checks.md.
+    /// Everything is asked through kubectl, with your rights, and nothing is changed. The checks are explained in docs/reference/checks.md, each on a page of its own.
     /// Exit code 1 if a check fails; one that only wants a look does not count.
     Check(CheckArgs),
     /// Check configuration files as the control plane would, without one
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     /// Print the completion script of a shell
     ///
     /// For bash: weft completion bash > ~/.local/share/bash-completion/completions/weft
+    ///
+    /// It completes the names of contexts, namespaces and pods too, which it asks kubectl for.
     Completion {
         /// Which shell.
         shell: clap_complete::Shell,
@@ -94,6 +97,9 @@ pub(crate) enum Command {
         /// Which page.
         #[arg(value_enum, default_value_t = Page::Cli)]
         page: Page,
+        /// Write one page for each check into this folder, beside their list.
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<PathBuf>,
     },
 }
 
@@ -104,7 +110,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["context", "kubeconfig", "weft_namespace"])]
     pub(crate) control_plane: Option<Address>,
     /// Show only proxies of this namespace
-    #[arg(short, long, conflicts_with = "all_namespaces")]
+    #[arg(short, long, conflicts_with = "all_namespaces", add = completion::namespaces())]
     pub(crate) namespace: Option<String>,
     /// Show proxies of all namespaces, which is the default
     #[arg(short = 'A', long)]
@@ -122,7 +128,7 @@ pub(crate) struct StatusArgs {
 #[derive(Args)]
 pub(crate) struct ConfigArgs {
     /// listeners, routes, clusters, endpoints, certificates or all; and pod/NAME.NAMESPACE for a pod's proxy
-    #[arg(value_name = "PART|POD", num_args = 0..=2)]
+    #[arg(value_name = "PART|POD", num_args = 0..=2, add = completion::parts_and_pods())]
     pub(crate) what: Vec<What>,
     /// The proxy's admin address: host:port, or unix:PATH
     #[arg(long, value_name = "ADDRESS", env = "WEFT_PROXY", hide_env_values = true, default_value = "127.0.0.1:15000")]
@@ -137,6 +143,7 @@ pub(crate) struct ConfigArgs {
 #[derive(Args)]
 pub(crate) struct IdentityArgs {
     /// The pod: pod/NAME.NAMESPACE
+    #[arg(add = completion::pods())]
     pub(crate) pod: PodName,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
@@ -148,6 +155,7 @@ pub(crate) struct IdentityArgs {
 #[derive(Args)]
 pub(crate) struct LogsArgs {
     /// The pod: pod/NAME.NAMESPACE; without it the control plane
+    #[arg(add = completion::pods())]
     pub(crate) pod: Option<PodName>,
     /// Go on printing
     #[arg(short, long)]
@@ -199,6 +207,13 @@ pub(crate) enum CheckFormat {
 pub(crate) enum What {
     Part(Part),
     Pod(PodName),
+}
+
+impl Format {
+    /// Whether it is for people.
+    pub(crate) fn is_table(self) -> bool {
+        matches!(self, Self::Table | Self::Wide)
+    }
 }
 
 impl std::str::FromStr for What {
@@ -292,6 +307,8 @@ pub(crate) enum Page {
 pub(crate) enum Format {
     /// For people
     Table,
+    /// For people, with more columns where there is more to say
+    Wide,
     /// For programs
     Json,
     /// For both

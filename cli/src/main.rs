@@ -10,6 +10,7 @@
 //! | [`validate`] | `weft validate`: the control plane's validation, without a control plane |
 //! | [`inject`] | `weft inject`, `weft uninject`: files with and without sidecars |
 //! | [`install`] | `weft install`, `weft uninstall`: manifests for Kubernetes |
+//! | [`completion`] | `weft completion`: what shells complete, names of pods too |
 //! | [`command`] | the flags of all of them |
 //! | [`ask`] | HTTP questions to a control plane or a proxy |
 //! | [`cluster`] | a Kubernetes cluster, asked by kubectl |
@@ -22,6 +23,7 @@ mod ask;
 mod check;
 mod cluster;
 mod command;
+mod completion;
 mod config;
 mod demo;
 mod inject;
@@ -33,15 +35,15 @@ mod status;
 mod validate;
 mod version;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use self::command::{Cli, Command, Page, exit};
 
 fn main() -> ExitCode {
+    completion::answer();
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -62,18 +64,16 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Logs(args) => logs::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
         Command::Validate(args) => validate::run(&args),
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
-            std::io::stdout().write_all(&script).context("writing to standard output")?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Completion { shell } => completion::script(shell),
         Command::Version(args) => wait_for(version::run(args)),
         Command::Inject(args) => inject::inject(&args),
         Command::Uninject(args) => inject::uninject(&args),
         Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => install::uninstall(&args),
-        Command::Reference { page } => {
+        Command::Reference { page, into } => {
+            if let Some(folder) = into {
+                check::write_pages(&folder)?;
+            }
             output::print(&match page {
                 Page::Cli => reference::markdown(),
                 Page::Install => install::reference::markdown(),

@@ -22,7 +22,7 @@ pub(crate) fn document<T: Serialize>(
     table: impl FnOnce() -> String,
 ) -> anyhow::Result<()> {
     match format {
-        Format::Table => print(&table()),
+        Format::Table | Format::Wide => print(&table()),
         Format::Json => print(&(serde_json::to_string_pretty(document)? + "\n")),
         Format::Yaml => print(&serde_yaml_ng::to_string(document)?),
     }
@@ -55,15 +55,32 @@ pub(crate) fn paint(text: &str, colour: Colour) -> String {
 /// Rows under a head, columns aligned.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    /// Whether columns that are not for everybody are shown.
+    wide: bool,
 }
 
 impl Table {
     pub(crate) fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self { rows: vec![head.map(str::to_owned).to_vec()] }
+        Self { rows: vec![head.map(str::to_owned).to_vec()], wide: false }
+    }
+
+    /// With more columns behind the others, where they are asked for.
+    pub(crate) fn more<const N: usize>(mut self, wide: bool, head: [&str; N]) -> Self {
+        self.wide = wide;
+        if wide {
+            self.rows[0].extend(head.map(str::to_owned));
+        }
+        self
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
+    }
+
+    /// A row whose last cells are of columns that are not for everybody.
+    pub(crate) fn row_and<const N: usize, const M: usize>(&mut self, cells: [String; N], more: [String; M]) {
+        let more = more.into_iter().filter(|_| self.wide);
+        self.rows.push(cells.into_iter().chain(more).collect());
     }
 
     /// The table under a title with the number of rows; what `none` says if there are none.
@@ -121,6 +138,12 @@ mod tests {
             table.titled("THINGS", "none"),
             "THINGS (2)\n  NAME    STATE   NOTE\n  a       \x1b[32mSYNCED\x1b[0m  x\n  longer  NACK\n"
         );
+        let mut wide = Table::new(["A"]).more(true, ["B"]);
+        wide.row_and(["1".into()], ["2".into()]);
+        assert_eq!(wide.titled("THINGS", "none"), "THINGS (1)\n  A  B\n  1  2\n");
+        let mut narrow = Table::new(["A"]).more(false, ["B"]);
+        narrow.row_and(["1".into()], ["2".into()]);
+        assert_eq!(narrow.titled("THINGS", "none"), "THINGS (1)\n  A\n  1\n");
         assert_eq!(Table::new(["A"]).titled("THINGS", "none yet"), "THINGS: none yet\n");
     }
 }

@@ -11,7 +11,7 @@ use weft_control_plane::xds::{ProxyState, ProxyStatus, TypeStatus};
 
 use crate::ask::{self, Address};
 use crate::cluster::{Cluster, PodName, items};
-use crate::command::{StatusArgs, exit};
+use crate::command::{Format, StatusArgs, exit};
 use crate::output::{self, Colour, Table, paint};
 
 /// The control plane's admin port, on its loopback.
@@ -22,7 +22,7 @@ const TYPES: [&str; 5] = ["LDS", "RDS", "CDS", "EDS", "SDS"];
 
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let status = ask(&args).await?;
-    output::document(args.output, &status, || table(&status, SystemTime::now()))?;
+    output::document(args.output, &status, || table(&status, args.output == Format::Wide, SystemTime::now()))?;
     let bad = status.source.refused || status.proxies.iter().any(|proxy| proxy.state == ProxyState::Nack);
     Ok(ExitCode::from(if bad { exit::BAD_NEWS } else { 0 }))
 }
@@ -107,10 +107,10 @@ pub(crate) async fn statuses(cluster: &Cluster) -> anyhow::Result<Vec<Status>> {
     Ok(statuses)
 }
 
-fn table(status: &Status, now: SystemTime) -> String {
+fn table(status: &Status, wide: bool, now: SystemTime) -> String {
     let mut text = control_plane(status);
     text.push('\n');
-    text.push_str(&proxies(&status.proxies, now));
+    text.push_str(&proxies(&status.proxies, wide, now));
     text.push('\n');
     text.push_str(&services(status));
     text
@@ -140,8 +140,9 @@ fn control_plane(status: &Status) -> String {
     text
 }
 
-fn proxies(proxies: &[ProxyStatus], now: SystemTime) -> String {
-    let mut table = Table::new(["PROXY", "STATE", "LDS", "RDS", "CDS", "EDS", "SDS", "CONNECTED", "PROGRAM"]);
+fn proxies(proxies: &[ProxyStatus], wide: bool, now: SystemTime) -> String {
+    let mut table = Table::new(["PROXY", "STATE", "LDS", "RDS", "CDS", "EDS", "SDS", "CONNECTED", "PROGRAM"])
+        .more(wide, ["WORKLOAD", "DIALECT"]);
     for proxy in proxies {
         let [lds, rds, cds, eds, sds] = TYPES.map(|name| {
             let found = proxy.types.iter().find(|status| status.r#type == name);
@@ -150,7 +151,8 @@ fn proxies(proxies: &[ProxyStatus], now: SystemTime) -> String {
         let name = format!("{}/{}", proxy.namespace, proxy.pod);
         let connected = age(proxy.connected_since, now);
         let program = proxy.user_agent.clone();
-        table.row([name, state(proxy.state).to_owned(), lds, rds, cds, eds, sds, connected, program]);
+        let cells = [name, state(proxy.state), lds, rds, cds, eds, sds, connected, program];
+        table.row_and(cells, [proxy.workload.clone(), proxy.dialect.clone()]);
     }
     let mut text = table.titled("PROXIES", "none connected; a proxy connects by `dynamic_resources` in its bootstrap");
     for proxy in proxies {
@@ -234,7 +236,7 @@ mod tests {
         let status: Status = serde_json::from_str(STATUS).unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1042);
         assert_eq!(
-            table(&status, now),
+            table(&status, false, now),
             "\
 CONTROL PLANE ready, version 0.1.0
   trust domain  weft.local
@@ -252,6 +254,9 @@ SERVICES (1)
   shop/web  198.19.0.1  80     1/2
 "
         );
+        let wide = table(&status, true, now);
+        assert!(wide.contains("PROGRAM           WORKLOAD  DIALECT\n"), "{wide}");
+        assert!(wide.contains("weft-proxy 0.1.0  web       delta\n"), "{wide}");
     }
 
     #[test]

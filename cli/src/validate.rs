@@ -11,7 +11,7 @@ use weft_control_plane::ProblemStatus;
 use weft_control_plane::model::MeshConfig;
 use weft_control_plane::sources::{build, read_folder};
 
-use crate::command::{Format, ValidateArgs, exit};
+use crate::command::{ValidateArgs, exit};
 use crate::output::{self, Colour, paint, plural};
 
 pub(crate) fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
     let documents: Vec<ProblemStatus> = problems.iter().map(Into::into).collect();
     output::document(args.output, &documents, || lines(&problems))?;
-    if args.output == Format::Table {
+    if args.output.is_table() {
         let verdict = match (errors, problems.len()) {
             (0, 0) => "valid".to_owned(),
             (0, warnings) => format!("valid, with {}", plural(warnings, "warning")),

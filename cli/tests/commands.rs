@@ -96,8 +96,37 @@ fn every_shell_gets_a_completion_script() {
     for shell in ["bash", "zsh", "fish"] {
         let output = weft(&["completion", shell]);
         assert_eq!(output.status.code(), Some(0));
-        assert!(text(&output.stdout).contains("validate"), "{shell}");
+        assert!(text(&output.stdout).contains("COMPLETE"), "{shell}");
     }
+}
+
+#[test]
+fn commands_and_the_names_of_pods_are_completed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pods = r#"{"items": [{"metadata": {"name": "web-0", "namespace": "shop", "annotations": {"weft.mesh/injected": "0.1.0"}}}]}"#;
+    let kubectl = format!("#!/bin/sh\ncase \"$*\" in *--context?kind*get?pods*) echo '{pods}' ;; *) exit 1 ;; esac\n");
+    // By another process: a file that this one has open for writing, as a child that another test is just starting still has, cannot be run.
+    let written = Command::new("sh")
+        .args(["-c", r#"printf '%s\n' "$1" > kubectl && chmod +x kubectl"#, "sh", &kubectl])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    assert!(written.success());
+    let completed = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_weft"))
+            .args(["--", "weft"])
+            .args(words)
+            .env("COMPLETE", "fish")
+            .env("PATH", folder.path())
+            .output()
+            .unwrap();
+        let lines = text(&output.stdout).lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned());
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(completed(&["val"]), ["validate"]);
+    assert_eq!(completed(&["config", "--context", "kind", "pod/"]), ["pod/web-0.shop"]);
+    assert_eq!(completed(&["config", "--context", "other", "pod/"]), Vec::<String>::new());
+    assert_eq!(completed(&["config", "rou"]), ["routes"]);
 }
 
 #[tokio::test]

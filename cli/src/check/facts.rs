@@ -14,25 +14,28 @@ use crate::status;
 pub(super) type Fact<T = Value> = Result<T, String>;
 
 /// What an installation creates that only an administrator may.
-pub(super) const TO_CREATE: [&str; 6] = [
+pub(super) const TO_CREATE: [&str; 7] = [
     "namespaces",
     "customresourcedefinitions.apiextensions.k8s.io",
     "clusterroles.rbac.authorization.k8s.io",
     "clusterrolebindings.rbac.authorization.k8s.io",
     "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+    "validatingwebhookconfigurations.admissionregistration.k8s.io",
     "deployments.apps",
 ];
 
 /// What the control plane must be allowed to, each as kubectl's verb and resource.
-pub(super) const TO_DO: [(&str, &str); 8] = [
+pub(super) const TO_DO: [(&str, &str); 10] = [
     ("list", "services"),
     ("list", "pods"),
+    ("list", "nodes"),
     ("list", "endpointslices.discovery.k8s.io"),
     ("list", "httproutes.gateway.networking.k8s.io"),
     ("list", "trafficpolicies.weft.mesh"),
     ("create", "tokenreviews.authentication.k8s.io"),
     ("create", "configmaps"),
     ("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io/weft"),
+    ("patch", "validatingwebhookconfigurations.admissionregistration.k8s.io/weft"),
 ];
 
 /// Everything that the checks look at.
@@ -52,6 +55,7 @@ pub(super) struct Facts {
     pub(super) may_do: Vec<Fact<bool>>,
     pub(super) deployment: Fact<Option<Value>>,
     pub(super) webhook: Fact<Option<Value>>,
+    pub(super) validation: Fact<Option<Value>>,
     pub(super) settings: Fact<Option<Value>>,
     pub(super) agents: Fact<Option<Value>>,
     /// The ConfigMaps with the mesh's roots, of all namespaces.
@@ -80,6 +84,7 @@ impl Facts {
             may_do: Vec::new(),
             deployment: Err("not asked".to_owned()),
             webhook: Err("not asked".to_owned()),
+            validation: Err("not asked".to_owned()),
             settings: Err("not asked".to_owned()),
             agents: Err("not asked".to_owned()),
             trust: not_asked(),
@@ -116,13 +121,15 @@ impl Facts {
         let namespace = cluster.weft_namespace();
         let (deployment, agents) = (format!("deployment/{}", names::CONTROL_PLANE), "daemonset/weft-cni");
         let webhook = format!("mutatingwebhookconfigurations/{}", names::WEBHOOKS);
+        let validation = format!("validatingwebhookconfigurations/{}", names::WEBHOOKS);
         let by_name = format!("metadata.name={}", names::TRUST_CONFIG_MAP);
         let pod = asking_pod().to_string();
         let (deployment, settings) = (["-n", namespace, &deployment], ["-n", namespace, "configmap/weft-injection"]);
         let agents = ["-n", namespace, agents];
-        (self.deployment, self.webhook, self.settings, self.agents) = tokio::join!(
+        (self.deployment, self.webhook, self.validation, self.settings, self.agents) = tokio::join!(
             find(cluster, &deployment),
             find(cluster, std::slice::from_ref(&webhook)),
+            find(cluster, std::slice::from_ref(&validation)),
             find(cluster, &settings),
             find(cluster, &agents),
         );

@@ -86,6 +86,15 @@ pub(super) const CATEGORY: Category = Category {
             look: webhook_answers,
         },
         Check {
+            name: "validation-trusted",
+            title: "wrong routes and policies are refused where they are written",
+            when: When::After,
+            help: "Looks at the ValidatingWebhookConfiguration `weft`, into which the control plane writes the mesh's roots as into that of injection\n\
+                   (see `webhook-roots`). Without it, or while the API server does not trust it, everything is stored, and only the object's status and\n\
+                   `weft status` say what is wrong with it.",
+            look: validation,
+        },
+        Check {
             name: "ca-expiry",
             title: "the mesh's roots are valid for long enough",
             when: When::After,
@@ -257,19 +266,39 @@ fn webhook_roots(facts: &Facts) -> Verdict {
         Ok(webhooks) => webhooks,
         Err(verdict) => return verdict,
     };
+    match trusted(facts, webhooks) {
+        Ok(verdict) => verdict,
+        Err(problem) => Verdict::Failure(problem),
+    }
+}
+
+fn validation(facts: &Facts) -> Verdict {
+    let configuration = match &facts.validation {
+        Ok(Some(configuration)) => configuration,
+        Ok(None) => {
+            return Verdict::Warning(format!("there is no ValidatingWebhookConfiguration {}", names::WEBHOOKS));
+        }
+        Err(error) => return Verdict::Skipped(error.clone()),
+    };
+    match trusted(facts, configuration["webhooks"].as_array().map(Vec::as_slice).unwrap_or_default()) {
+        Ok(verdict) => verdict,
+        Err(problem) => Verdict::Warning(format!("the roots in it: {problem}")),
+    }
+}
+
+/// Whether the roots in webhooks' configuration are the mesh's.
+fn trusted(facts: &Facts, webhooks: &[Value]) -> Result<Verdict, String> {
     let bundles: Vec<_> =
         webhooks.iter().map(|webhook| webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default()).collect();
     if bundles.contains(&"") {
-        return Verdict::Failure("they are not there yet".to_owned());
+        return Err("they are not there yet".to_owned());
     }
     match own_roots(facts) {
         Some(roots) if bundles.iter().all(|bundle| decoded(bundle).as_deref() == Some(roots.as_bytes())) => {
-            Verdict::Good(String::new())
+            Ok(Verdict::Good(String::new()))
         }
-        Some(_) => {
-            Verdict::Failure(format!("they are others than in {}/{}", facts.weft_namespace, names::TRUST_CONFIG_MAP))
-        }
-        None => Verdict::Good("not compared: the mesh's roots are not published".to_owned()),
+        Some(_) => Err(format!("they are others than in {}/{}", facts.weft_namespace, names::TRUST_CONFIG_MAP)),
+        None => Ok(Verdict::Good("not compared: the mesh's roots are not published".to_owned())),
     }
 }
 

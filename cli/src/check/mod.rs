@@ -15,9 +15,11 @@ mod report;
 mod tests;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::time::Instant;
 
 use self::facts::Facts;
@@ -53,7 +55,7 @@ enum When {
 
 /// One check.
 struct Check {
-    /// Stable: it is the check's section in docs/reference/checks.md.
+    /// Stable: it is the check's page in docs/reference/checks.
     name: &'static str,
     /// What is well if it is.
     title: &'static str,
@@ -104,28 +106,74 @@ fn make(facts: &Facts, pre: bool) -> Vec<Made> {
     all
 }
 
-/// docs/reference/checks.md.
+/// docs/reference/checks.md: their list.
 pub(crate) fn markdown() -> String {
     let mut text = String::from(
         "# Checks\n\n\
-         <!-- Made from the program by `weft reference checks > docs/reference/checks.md`; a test compares. -->\n\n\
+         <!-- Made from the program by `weft reference checks --into docs/reference/checks > docs/reference/checks.md`; a test compares. -->\n\n\
          `weft check --pre` looks at a cluster before Weft is installed, `weft check` afterwards; `--wait 2m` repeats the checks while one\n\
          fails, for that long. Everything is asked through `kubectl`, with your rights, and nothing is changed. √ is well, ‼ works but wants a look, × does\n\
          not work, and only × makes the exit code 1.\n",
     );
     for category in &CATEGORIES {
         // Writing to a String does not fail.
-        let _ = write!(text, "\n## {}\n", category.name);
+        let _ = write!(text, "\n## {}\n\n| check | is well if | made |\n|---|---|---|\n", category.name);
         for check in category.checks {
-            let when = match check.when {
-                When::Before => "before an installation",
-                When::Always => "before and after an installation",
-                When::After => "after an installation",
-            };
-            let _ = write!(text, "\n### {}\n\n{}, {when}.\n\n{}\n", check.name, capital(check.title), check.help);
+            let name = check.name;
+            let _ = writeln!(text, "| [{name}](checks/{name}.md) | {} | {} |", check.title, check.when.words());
         }
     }
     text
+}
+
+/// A page for each check, by its name.
+fn pages() -> impl Iterator<Item = (&'static str, String)> {
+    let of =
+        |category: &'static Category| category.checks.iter().map(move |check| (check.name, check.page(category.name)));
+    CATEGORIES.iter().flat_map(of)
+}
+
+/// Where [`report`] says that a check is explained.
+fn page(check: &Check) -> String {
+    format!("docs/reference/checks/{}.md", check.name)
+}
+
+/// Writes a page for each check into a folder, and takes out those of checks that are no more.
+pub(crate) fn write_pages(folder: &Path) -> anyhow::Result<()> {
+    let context = || format!("writing the checks' pages into {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(context)?;
+    for entry in std::fs::read_dir(folder).with_context(context)? {
+        let path = entry.with_context(context)?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            std::fs::remove_file(path).with_context(context)?;
+        }
+    }
+    for (name, text) in pages() {
+        std::fs::write(folder.join(name).with_extension("md"), text).with_context(context)?;
+    }
+    Ok(())
+}
+
+impl Check {
+    fn page(&self, category: &str) -> String {
+        format!(
+            "# {}\n\n<!-- Made from the program; see ../checks.md. -->\n\n{}.\n\nOne of the [checks](../checks.md) of {category}, made {}.\n\n{}\n",
+            self.name,
+            capital(self.title),
+            self.when.words(),
+            self.help
+        )
+    }
+}
+
+impl When {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Before => "before an installation",
+            Self::Always => "before and after an installation",
+            Self::After => "after an installation",
+        }
+    }
 }
 
 fn capital(text: &str) -> String {

@@ -5,12 +5,9 @@ use std::fmt::Write as _;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::{Made, Verdict};
+use super::{Made, Verdict, page};
 use crate::command::CheckFormat;
 use crate::output::{Colour, paint};
-
-/// Where each check is explained.
-const PAGE: &str = "docs/reference/checks.md";
 
 pub(super) fn text(format: CheckFormat, made: &[Made]) -> anyhow::Result<String> {
     match format {
@@ -47,7 +44,7 @@ fn table(made: &[Made], shown: impl Fn(&Verdict) -> bool) -> String {
         };
         let _ = writeln!(text, "  {mark} {}{words}", one.check.title);
         if matches!(one.verdict, Verdict::Warning(_) | Verdict::Failure(_)) {
-            let _ = writeln!(text, "      see {PAGE}#{}", one.check.name);
+            let _ = writeln!(text, "      see {}", page(one.check));
         }
     }
     let count = |is: fn(&Verdict) -> bool| made.iter().filter(|one| is(&one.verdict)).count();
@@ -73,6 +70,6 @@ fn document(one: &Made) -> Value {
         "title": one.check.title,
         "verdict": verdict,
         "message": words,
-        "page": format!("{PAGE}#{}", one.check.name),
+        "page": page(one.check),
     })
 }

@@ -67,6 +67,7 @@ fn facts() -> Facts {
             "spec": { "replicas": 1 }, "status": { "readyReplicas": 1, "updatedReplicas": 1 },
         }))),
         webhook: Ok(Some(json!({ "webhooks": [webhook, webhook] }))),
+        validation: Ok(Some(json!({ "webhooks": [webhook] }))),
         settings: Ok(Some(json!({ "data": { "injection.yaml": "cni: false" } }))),
         agents: Ok(None),
         trust: Ok(list(&[roots("weft-system"), roots("shop")])),
@@ -151,7 +152,7 @@ fn every_check_that_can_fail_does_when_its_facts_are_bad() {
 #[test]
 fn what_only_wants_a_look_is_no_failure() {
     type Change = fn(&mut Facts);
-    let cases: [(&str, Change, &str); 8] = [
+    let cases: [(&str, Change, &str); 10] = [
         ("gateway-api", |facts| facts.crds = Ok(list(&[])), "httproutes.gateway.networking.k8s.io"),
         (
             "control-plane-version",
@@ -169,6 +170,15 @@ fn what_only_wants_a_look_is_no_failure() {
                 problems.push(serde_json::from_value(problem).unwrap());
             },
             "HTTPRoute shop/web: spec.rules: is odd",
+        ),
+        ("validation-trusted", |facts| facts.validation = Ok(None), "there is no ValidatingWebhookConfiguration"),
+        (
+            "validation-trusted",
+            |facts| {
+                let Ok(Some(validation)) = &mut facts.validation else { panic!() };
+                validation["webhooks"][0]["clientConfig"]["caBundle"] = "b3RoZXJz".into();
+            },
+            "they are others than",
         ),
         (
             "watches",
@@ -238,7 +248,7 @@ fn the_report_names_what_is_wrong_and_where_it_is_explained() {
     let made = make(&facts, false);
     let short = report::text(CheckFormat::Short, &made).unwrap();
     assert!(short.contains("  × the control plane's replicas are ready: there is no Deployment"), "{short}");
-    assert!(short.contains("docs/reference/checks.md#control-plane-ready"), "{short}");
+    assert!(short.contains("docs/reference/checks/control-plane-ready.md"), "{short}");
     assert!(!short.contains('√'), "{short}");
     let json: Value = serde_json::from_str(&report::text(CheckFormat::Json, &made).unwrap()).unwrap();
     let found = json.as_array().unwrap().iter().find(|one| one["name"] == "control-plane-ready").unwrap();

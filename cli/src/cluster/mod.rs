@@ -19,6 +19,8 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use crate::completion;
+
 /// Which cluster.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Cluster {
@@ -26,10 +28,10 @@ pub(crate) struct Cluster {
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The kubeconfig's context; without it the current one
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, add = completion::contexts())]
     pub(crate) context: Option<String>,
     /// Namespace of the control plane; without it weft-system
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, add = completion::namespaces())]
     weft_namespace: Option<String>,
 }
 
@@ -101,6 +103,13 @@ impl Cluster {
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             error: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         })
+    }
+
+    /// What kubectl prints, at once or not at all.
+    pub(crate) fn say(&self, arguments: &[&str]) -> Option<String> {
+        let mut command = self.command(arguments);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Objects as JSON.

@@ -3,15 +3,16 @@
 use serde_json::Value;
 
 use super::NONE;
-use super::dump::{Dump, list, text, type_name};
+use super::dump::{Dump, list, number, text, type_name};
 use crate::output::Table;
 
-pub(crate) fn table(dump: &Dump<'_>) -> String {
-    let mut table = Table::new(["CLUSTER", "TYPE", "BALANCER", "PROTOCOL", "TLS", "EJECTS", "VERSION"]);
+pub(crate) fn table(dump: &Dump<'_>, wide: bool) -> String {
+    let mut table = Table::new(["CLUSTER", "TYPE", "BALANCER", "PROTOCOL", "TLS", "EJECTS", "VERSION"])
+        .more(wide, ["CONNECT TIMEOUT", "MOST CONNECTIONS", "MOST REQUESTS"]);
     for entry in dump.clusters() {
         let cluster = entry.resource;
         let outliers = if cluster["outlier_detection"].is_object() { "outliers" } else { "-" };
-        table.row([
+        let cells = [
             text(&cluster["name"]).to_owned(),
             cluster["type"].as_str().unwrap_or("STATIC").to_owned(),
             balancer(cluster),
@@ -19,7 +20,12 @@ pub(crate) fn table(dump: &Dump<'_>) -> String {
             tls(cluster).to_owned(),
             outliers.to_owned(),
             entry.version(),
-        ]);
+        ];
+        let limits = &cluster["circuit_breakers"]["thresholds"][0];
+        // Envoy's defaults, which a proxy has too.
+        let connect = cluster["connect_timeout"].as_str().unwrap_or("5s").to_owned();
+        let most = |field: &str| if limits[field].is_null() { "1024".to_owned() } else { number(&limits[field]) };
+        table.row_and(cells, [connect, most("max_connections"), most("max_requests")]);
     }
     table.titled("CLUSTERS", NONE)
 }

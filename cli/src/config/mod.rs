@@ -64,20 +64,21 @@ async fn show(proxy: &Address, asked: Part, format: Format) -> anyhow::Result<Ex
     }
     let certificates = if wants(Part::Certificates) { Some(get("/certs").await?) } else { None };
 
-    if format == Format::Table {
+    if format.is_table() {
+        let wide = format == Format::Wide;
         let dump = Dump::new(&answer);
         let mut parts = Vec::new();
         if wants(Part::Listeners) {
             parts.push(listeners::table(&dump));
         }
         if wants(Part::Routes) {
-            parts.push(routes::table(&dump));
+            parts.push(routes::table(&dump, wide));
         }
         if wants(Part::Clusters) {
-            parts.push(clusters::table(&dump));
+            parts.push(clusters::table(&dump, wide));
         }
         if wants(Part::Endpoints) {
-            parts.push(endpoints::table(&dump));
+            parts.push(endpoints::table(&dump, wide));
         }
         parts.extend(certificates.as_ref().map(certificates::table));
         output::print(&parts.join("\n"))?;

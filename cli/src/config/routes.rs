@@ -7,14 +7,15 @@ use super::dump::{Dump, join, list, number, text};
 use crate::output::Table;
 
 /// One row for each route, in the order in which they are tried.
-pub(crate) fn table(dump: &Dump<'_>) -> String {
-    let mut table = Table::new(["ROUTE", "HOSTS", "MATCH", "TO", "TIMEOUT", "RETRIES", "VERSION"]);
+pub(crate) fn table(dump: &Dump<'_>, wide: bool) -> String {
+    let mut table = Table::new(["ROUTE", "HOSTS", "MATCH", "TO", "TIMEOUT", "RETRIES", "VERSION"])
+        .more(wide, ["NAME", "TRY TIMEOUT", "IDLE TIMEOUT"]);
     for entry in dump.routes() {
         for host in list(&entry.resource["virtual_hosts"]) {
             let domains = join(list(&host["domains"]).map(|domain| text(domain).to_owned()), ",");
             for route in list(&host["routes"]) {
                 let action = &route["route"];
-                table.row([
+                let cells = [
                     text(&entry.resource["name"]).to_owned(),
                     domains.clone(),
                     matches(&route["match"]),
@@ -22,7 +23,10 @@ pub(crate) fn table(dump: &Dump<'_>) -> String {
                     action["timeout"].as_str().unwrap_or("-").to_owned(),
                     retries(&action["retry_policy"]),
                     entry.version(),
-                ]);
+                ];
+                let or_none = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+                let try_timeout = or_none(&action["retry_policy"]["per_try_timeout"]);
+                table.row_and(cells, [or_none(&route["name"]), try_timeout, or_none(&action["idle_timeout"])]);
             }
         }
     }

@@ -76,7 +76,7 @@ fn listeners_say_what_they_match_and_do() {
 #[test]
 fn routes_say_where_requests_go() {
     let dump = dump();
-    let table = routes::table(&Dump::new(&dump));
+    let table = routes::table(&Dump::new(&dump), false);
     assert_eq!(
         rows(&table)[1..],
         [
@@ -97,7 +97,7 @@ fn routes_say_where_requests_go() {
 #[test]
 fn clusters_say_how_endpoints_are_called() {
     let dump = dump();
-    let table = clusters::table(&Dump::new(&dump));
+    let table = clusters::table(&Dump::new(&dump), false);
     assert_eq!(
         rows(&table)[1..],
         [
@@ -110,7 +110,7 @@ fn clusters_say_how_endpoints_are_called() {
 #[test]
 fn endpoints_say_who_must_answer() {
     let dump = dump();
-    let table = endpoints::table(&Dump::new(&dump));
+    let table = endpoints::table(&Dump::new(&dump), false);
     assert_eq!(
         rows(&table)[1..],
         [
@@ -118,6 +118,21 @@ fn endpoints_say_who_must_answer() {
             vec!["a", "198.18.0.8:8080", "DRAINING", "-", "plaintext", "8899aabb"],
         ]
     );
+}
+
+#[test]
+fn wide_tables_say_more_in_columns_of_their_own() {
+    let dump = dump();
+    let dump = Dump::new(&dump);
+    let ends = |table: &str, count: usize| -> Vec<Vec<String>> {
+        rows(table).iter().map(|row| row[row.len() - count..].iter().map(|cell| (*cell).to_owned()).collect()).collect()
+    };
+    let endpoints = ends(&endpoints::table(&dump, true), 3);
+    assert_eq!(endpoints, [vec!["POD", "ZONE", "PRIORITY"], vec!["-", "-", "0"], vec!["-", "-", "0"]]);
+    let clusters = ends(&clusters::table(&dump, true), 3);
+    assert_eq!(clusters[0], ["CONNECT TIMEOUT", "MOST CONNECTIONS", "MOST REQUESTS"]);
+    let routes = ends(&routes::table(&dump, true), 3);
+    assert_eq!(routes[0], ["NAME", "TRY TIMEOUT", "IDLE TIMEOUT"]);
 }
 
 #[test]

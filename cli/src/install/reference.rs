@@ -101,7 +101,24 @@ mod tests {
         let page = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             page == crate::check::markdown(),
-            "docs/reference/checks.md is out of date: cargo run -p weft-cli -- reference checks > docs/reference/checks.md"
+            "docs/reference/checks.md is out of date: cargo run -p weft-cli -- reference checks --into docs/reference/checks > docs/reference/checks.md"
+        );
+    }
+
+    #[test]
+    fn each_check_has_its_page_and_each_page_its_check() {
+        let again = tempfile::tempdir().unwrap();
+        crate::check::write_pages(again.path()).unwrap();
+        let pages = |folder: &std::path::Path| {
+            let read = |entry: std::io::Result<std::fs::DirEntry>| {
+                let path = entry.unwrap().path();
+                (path.file_name().unwrap().to_owned(), std::fs::read_to_string(path).unwrap())
+            };
+            std::fs::read_dir(folder).unwrap().map(read).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        assert!(
+            pages("../docs/reference/checks".as_ref()) == pages(again.path()),
+            "docs/reference/checks is out of date: cargo run -p weft-cli -- reference checks --into docs/reference/checks > docs/reference/checks.md"
         );
     }
 
