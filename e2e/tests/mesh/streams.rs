@@ -54,8 +54,9 @@ pub(crate) async fn a_cancelled_call_is_cancelled_at_the_other_end() -> TestResu
 
         let (mut calling, mut called, _) = open(&mut caller, grpc()?, &mut server).await?;
         called.up.send_reset(Reason::CANCEL);
-        let end = within(calling.down.data()).await?;
-        assert!(end.is_some_and(|data| data.is_err_and(|error| error.is_reset())), "the caller is told by {address}");
+        let end = within(calling.down.data()).await?.and_then(Result::err);
+        let reason = end.filter(h2::Error::is_reset).and_then(|error| error.reason());
+        assert_eq!(reason, Some(Reason::CANCEL), "the caller is told by {address}");
 
         // Only the calls have ended: the connection carries another, up to its trailers.
         let (mut calling, mut called, _) = open(&mut caller, grpc()?, &mut server).await?;

@@ -121,7 +121,10 @@ pub async fn send(
         head.set_status(200);
         head.fields.append(b"content-type", b"application/grpc");
         head.fields.append(b"grpc-status", grpc_status(answer).to_string().as_bytes());
-        head.fields.append(b"grpc-message", percent_encode(&answer.body).as_bytes());
+        let message = percent_encode(answer.body.trim_end());
+        if !message.is_empty() {
+            head.fields.append(b"grpc-message", message.as_bytes());
+        }
         match reply {
             Reply::Http1(_) => Framing::Length(0),
             Reply::Http2(_) => Framing::None,

@@ -183,6 +183,7 @@ async fn a_refused_grpc_call_gets_a_grpc_status() {
             let response = response.await.unwrap();
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["grpc-status"], "12");
+            assert_eq!(response.headers()["grpc-message"], "no route matches this request", "and no line's end");
         },
     )
     .await;
