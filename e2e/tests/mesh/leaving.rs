@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use weft_e2e::Mesh;
 use weft_e2e::yaml::{policy, service};
 use weft_local_mesh::client::Call;
-use weft_local_mesh::{Load, MeshPod, Programs, Spec, wait};
+use weft_local_mesh::{Endpoint, Error, Load, MeshPod, Programs, Spec, wait};
 use weft_sandbox::testing::{self, Failure, TestResult};
 
 use super::sockets::{ask, connect, connect_http2};
@@ -60,6 +60,23 @@ pub(crate) async fn a_crashing_replica_is_hidden_by_retries_in_every_protocol_of
     Ok(())
 }
 
+pub(crate) async fn a_rolling_restart_loses_no_call() -> TestResult {
+    let shop = Shop::start().await?;
+    // A failure that had reached an application would show. The budget is for what befalls a pod's network on its last way.
+    shop.traffic("retries: { attempts: 0, budget: { percent: 100, minConcurrency: 20 } }").await?;
+    let loads = shop.loads().await?;
+    let rolls = loads.iter().zip(&shop.replicas).zip(KINDS);
+    try_join_all(rolls.map(|((load, replicas), (role, ..))| roll(&shop.mesh, load, role, replicas))).await?;
+    for (load, (role, ..)) in loads.iter().zip(KINDS) {
+        let counts = load.next(50, LIMIT).await?;
+        let old = [0, 1].map(|number| counts.replica(&format!("{role}-{number}")));
+        assert_eq!(old, [0, 0], "{role}: the old ones are gone");
+        let total = load.total().await?;
+        assert_eq!(total.failed, 0, "{role}: {}", total.describe_failures());
+    }
+    Ok(())
+}
+
 pub(crate) async fn a_drained_sidecar_says_goodbye_and_goes_on_serving() -> TestResult {
     let mesh = Mesh::start(testing::sandbox().await?).await?;
     mesh.serve(&[
@@ -105,6 +122,28 @@ pub(crate) async fn a_drained_sidecar_says_goodbye_and_goes_on_serving() -> Test
     }
     for pod in [&reviews, &catalog] {
         assert_eq!(pod.stop_sidecar(LIMIT).await.code(), Some(0), "{} ends in order", pod.name());
+    }
+    Ok(())
+}
+
+/// Replaces replicas one after the other, each as Kubernetes does: the successor serves first; then the sidecar is told to drain and the
+/// application to end; others hear of it later.
+async fn roll(mesh: &Mesh, load: &Load, role: &str, replicas: &[MeshPod]) -> Result<(), Error> {
+    for (number, old) in replicas.iter().enumerate() {
+        let name = format!("{role}-{}", number + replicas.len());
+        mesh.add(Spec::server(&name, role, "v1")).await?;
+        load.until(&format!("{name} serves"), 20, LIMIT, |counts| counts.replica(&name) > 0).await?;
+        old.admin(Call::post("/drain")).await?.text()?;
+        old.app()?.terminate();
+        // About a second of calls by those who do not know yet.
+        load.next(RATE as u64, LIMIT).await?;
+        mesh.declare(old, Endpoint::Terminating).await?;
+        old.app()?.ended().await;
+        let status = old.stop_sidecar(LIMIT).await;
+        if !status.success() {
+            return Err(Error::unexpected(format!("the sidecar of {}", old.name()), status.to_string()));
+        }
+        mesh.remove(old).await?;
     }
     Ok(())
 }

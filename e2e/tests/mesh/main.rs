@@ -43,6 +43,7 @@ weft_sandbox::tests! {
     a_failing_replica_is_hidden_by_retries_and_ejected_by_outlier_detection,
     a_failing_replica_is_ejected_in_every_protocol,
     a_crashing_replica_is_hidden_by_retries_in_every_protocol_of_requests,
+    a_rolling_restart_loses_no_call,
     a_drained_sidecar_says_goodbye_and_goes_on_serving,
     a_sidecar_that_is_asked_to_end_finishes_what_it_has,
     known_traffic_survives_the_control_plane_and_nothing_is_resent_when_it_is_back,
