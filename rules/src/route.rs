@@ -103,7 +103,7 @@ pub struct UpgradeRule {
     pub name: String,
     /// Whether it may pass.
     pub enabled: bool,
-    /// For CONNECT: end it here and send its bytes as plain TCP (`connect_config`).
+    /// For CONNECT: end it here and send its bytes alone (`connect_config`).
     pub terminate: bool,
 }
 

@@ -29,6 +29,8 @@ pub struct Attempt<'a> {
     pub framing: Framing,
     /// When this attempt is over, and when the whole request is.
     pub clock: &'a Clock,
+    /// Whether it is a CONNECT that ends here, so that the endpoint gets its bytes alone.
+    pub ends_connect: bool,
 }
 
 impl Attempt<'_> {
@@ -56,6 +58,9 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
+        if self.ends_connect {
+            return self.connect(response).await;
+        }
         // What the connection before this one may have brought to the application, if there was one.
         let mut resent_after: Option<bool> = None;
         loop {
@@ -78,6 +83,21 @@ impl Attempt<'_> {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Opens the connection that a CONNECT asks for, and says so in the endpoint's place (RFC 9110 §9.3.6).
+    async fn connect(&self, response: &mut ResponseHead) -> Result<Answered, Failure> {
+        let connection = Box::pin(self.target.tunnel(self.cx.worker, self.cx.downstream)).await?;
+        response.clear();
+        response.set_status(200);
+        let parsed =
+            ParsedResponse { consumed: 0, framing: Framing::None, keep_alive: false, interim: false, tunnel: true };
+        Ok(Answered {
+            authenticated: connection.authenticated,
+            request_sent: false,
+            _in_flight: None,
+            upstream: Upstream::Http1 { connection, parsed, encoder: None, reusable: false, trailers: false },
+        })
     }
 
     /// Moves the request's body on, and lets the clock know.

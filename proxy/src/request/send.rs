@@ -41,6 +41,8 @@ pub(super) async fn send(
     record: &mut Record<'_>,
 ) -> Result<Answered, Stopped> {
     let retry = forward.retry.as_ref().filter(|policy| policy.applies_to(request));
+    let ends_connect =
+        request.is_connect() && forward.upgrades.iter().any(|rule| rule.name == "connect" && rule.terminate);
     let mut tried = Tried::new();
     let mut retries = 0;
     let mut retry_permit = None;
@@ -59,7 +61,7 @@ pub(super) async fn send(
         if forward.attempt_count_in_request {
             request.fields.insert(ATTEMPT_COUNT, (retries + 1).to_string().as_bytes());
         }
-        let attempt = Attempt { cx, target: &target, request: &*request, framing, clock };
+        let attempt = Attempt { cx, target: &target, request: &*request, framing, clock, ends_connect };
         let outcome = attempt.run(body, response, reply).await;
         drop(retry_permit.take());
         let (attempted, failure) = match outcome {

@@ -163,6 +163,37 @@ async fn a_websocket_over_http1_reaches_an_http2_application() {
     .await;
 }
 
+/// An endpoint that is told nothing but the tunnel's own bytes, and sends them back in capitals.
+fn raw(sim: &Sim) {
+    sim.servers.add(APP, |mut io| async move {
+        let said = read_until(&mut io, |text| text.ends_with('!')).await;
+        io.write_all(said.to_uppercase().as_bytes()).await.unwrap();
+        read_until(&mut io, |_| false).await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_ends_here_brings_the_endpoint_its_bytes_alone() {
+    const ENDS: &str = "[{match: {connect_matcher: {}}, route: {cluster: app, timeout: 0s, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]";
+    let ask = "CONNECT db.example:5432 HTTP/1.1\r\nHost: db.example:5432\r\n\r\n";
+    for cluster in ["", H2_CLUSTER] {
+        with_proxy(Config { routes: ENDS, cluster, ..Config::default() }, |sim| async move {
+            let answer = sim.ask(ask, "refused\n").await;
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("x-weft-flag: UF\r\n"), "{answer}");
+            raw(&sim);
+            let mut client = sim.connect();
+            client.write_all(ask.as_bytes()).await.unwrap();
+            let answer = read_until(&mut client, |text| text.ends_with("\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("content-length"), "{answer}");
+            client.write_all(b"hello!").await.unwrap();
+            assert_eq!(read_until(&mut client, |text| text.ends_with('!')).await, "HELLO!");
+            let ask = ::http::Request::builder().method("CONNECT").uri("db.example:5432").body(()).unwrap();
+            assert_eq!(shout_through_stream(&sim, ask).await, "HELLO!");
+        })
+        .await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn connect_opens_a_tunnel_over_either_protocol() {
     with_proxy(Config { manager: TUNNELS, routes: CONNECT_ROUTE, ..Config::default() }, |sim| async move {

@@ -130,6 +130,21 @@ impl Target {
         Ok(Lease::Http1(connection))
     }
 
+    /// A connection of raw bytes, for a CONNECT that ends here.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub async fn tunnel(
+        &self,
+        worker: &Rc<Worker>,
+        downstream: &Downstream,
+    ) -> Result<Box<Http1Connection>, ConnectError> {
+        let connected = connect::connect(worker.clone(), downstream.clone(), self.clone(), Protocol::Tcp).await?;
+        let key = PoolKey { target: self.id(Protocol::Tcp), generation: worker.shared.identity.generation() };
+        let endpoint = self.endpoint.as_ref().map(Arc::downgrade);
+        Ok(Http1Connection::new(connected, key, life::Limits::of(&self.cluster.config()), endpoint))
+    }
+
     fn id(&self, protocol: Protocol) -> TargetId {
         match &self.endpoint {
             Some(endpoint) => TargetId::Endpoint(endpoint.id(), protocol),
