@@ -9,6 +9,7 @@ use crate::snapshot::HttpChain;
 use crate::stream::BoxIo;
 use crate::stream::body::{Body, Http2Body};
 use crate::stream::guard::Guarded;
+use crate::stream::keep_alive::keep_alive;
 use crate::stream::prefixed::Prefixed;
 use crate::stream::sweep::race;
 use crate::worker::Worker;
@@ -55,6 +56,9 @@ pub async fn serve(
     if chain.h2.allow_connect {
         builder.enable_connect_protocol();
     }
+    if let Some(size) = chain.h2.hpack_table_size {
+        builder.header_table_size(size);
+    }
     let io = Guarded::server(Prefixed::new(io, received));
     let progress = io.progress();
     let handshake = builder.handshake::<_, Bytes>(io);
@@ -66,6 +70,8 @@ pub async fn serve(
     };
     drop(timeout);
 
+    let pings = chain.h2.keepalive_interval.and_then(|interval| Some((interval, connection.ping_pong()?)));
+    let mut unanswered = Box::pin(keep_alive(pings, chain.h2.keepalive_timeout));
     let streams = Rc::new(Streams::default());
     let mut leaving = false;
     let mut drain = downstream.drain(&worker).clone();
@@ -83,6 +89,7 @@ pub async fn serve(
                 continue;
             }
             () = streams.all_ended.notified(), if !is_quiet => continue,
+            () = &mut unanswered => return debug!(source = %downstream.source, "a client does not answer PING; connection closed"),
             // Only the deadline can end this race.
             _ = race(quiet_for.as_ref(), std::future::pending::<()>()) => {
                 // The check and the shutdown happen in one poll: no stream can slip in between.

@@ -95,6 +95,12 @@ pub struct Http2Options {
     pub max_concurrent_streams: u32,
     /// Whether extended CONNECT (RFC 8441) is offered (`allow_connect`).
     pub allow_connect: bool,
+    /// Bytes of the table that the client may compress heads with (`hpack_table_size`; `None` leaves HTTP/2's 4 KiB).
+    pub hpack_table_size: Option<u32>,
+    /// Time between keep-alive PINGs (`connection_keepalive.interval`); `None` sends none.
+    pub keepalive_interval: Option<Duration>,
+    /// How long a PING may stay unanswered (`connection_keepalive.timeout`; 20 s where unset).
+    pub keepalive_timeout: Duration,
 }
 
 /// Upgrades that a chain lets through. A request that asks for another is served without it (RFC 9110 §7.8; Envoy answers 403); CONNECT

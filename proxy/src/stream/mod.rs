@@ -13,6 +13,7 @@
 
 pub mod body;
 pub mod guard;
+pub mod keep_alive;
 pub mod prefixed;
 pub mod pump;
 pub mod sink;

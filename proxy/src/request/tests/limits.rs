@@ -1,6 +1,6 @@
 //! Time limits: who is cut off, when, and what is told.
 
-use super::frames::{ACK, PREFACE, SETTINGS, frame, get};
+use super::frames::{ACK, PREFACE, SETTINGS, frame, get, read_frame};
 use super::http2::{H2_CLUSTER, client, request};
 use super::sim::{APP, Config, PATIENT, SOCKET_BUFFER, Sim, read_until, serve, with_proxy};
 use crate::upstream::breaker::Resource;
@@ -344,6 +344,38 @@ async fn an_idle_http2_connection_is_closed_though_its_client_does_not_answer() 
         assert!(is_closed(&mut silent).await);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_answers_no_ping_loses_its_connection() {
+    let manager = "http2_protocol_options: {connection_keepalive: {interval: 10s, timeout: 5s}}";
+    with_proxy(Config { manager, ..Config::default() }, |sim| async move {
+        let mut silent = deaf(&sim, &[]).await;
+        // The h2 crate answers for this one.
+        let answering = client(&sim).await;
+        sleep(Duration::from_millis(14_900)).await;
+        assert!(!is_closed(&mut silent).await);
+        sleep(Duration::from_millis(200)).await;
+        assert!(is_closed(&mut silent).await);
+        sleep(Duration::from_secs(60)).await;
+        assert!(answering.clone().ready().await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_told_the_size_of_the_table_it_may_compress_heads_with() {
+    for (manager, told) in [("", None), ("http2_protocol_options: {hpack_table_size: 8192}", Some(8192))] {
+        with_proxy(Config { manager, ..Config::default() }, |sim| async move {
+            let mut client = deaf(&sim, &[]).await;
+            let (kind, _, _, settings) = read_frame(&mut client).await.unwrap();
+            assert_eq!(kind, SETTINGS);
+            // RFC 9113 §6.5.1: an identifier, and a value.
+            let size = settings.chunks(6).find(|setting| setting[..2] == [0, 1]);
+            assert_eq!(size.map(|setting| u32::from_be_bytes(setting[2..].try_into().unwrap())), told);
+        })
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ use super::fields::{ONE_HOUR, WINDOW_RANGE, flag, join, limit, number, text, uns
 use super::listener::rds_name;
 use crate::snapshot::chain::UnderscoreAction;
 use crate::snapshot::{Codec, Http2Options, HttpChain, HttpFilter, RouteSource, Upgrades};
+use crate::stream::keep_alive::PING_TIMEOUT;
 
 /// Envoy's `max_request_headers_kb` where unset, and the most it allows.
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
@@ -219,14 +220,14 @@ fn refuse_unsupported_http1(http1: &Http1ProtocolOptions, path: &str) -> Result<
 
 fn http2_options(message: &Http2ProtocolOptions, path: &str) -> Result<Http2Options, FieldError> {
     for (set, field) in [
-        (message.hpack_table_size.as_ref().is_some_and(|size| size.value != 4096), "hpack_table_size"),
         (message.allow_metadata, "allow_metadata"),
         (!message.custom_settings_parameters.is_empty(), "custom_settings_parameters"),
         (message.max_header_field_size_kb.is_some(), "max_header_field_size_kb"),
-        (message.connection_keepalive.is_some(), "connection_keepalive"),
     ] {
         unsupported(set, path, field)?;
     }
+    let keepalive = message.connection_keepalive.unwrap_or_default();
+    let keepalive_path = join(path, "connection_keepalive");
     Ok(Http2Options {
         initial_stream_window: number(
             message.initial_stream_window_size.as_ref(),
@@ -250,6 +251,9 @@ fn http2_options(message: &Http2ProtocolOptions, path: &str) -> Result<Http2Opti
             "max_concurrent_streams",
         )?,
         allow_connect: message.allow_connect,
+        hpack_table_size: message.hpack_table_size.as_ref().map(|size| size.value),
+        keepalive_interval: limit(keepalive.interval.as_ref(), None, &keepalive_path, "interval")?,
+        keepalive_timeout: limit(keepalive.timeout.as_ref(), None, &keepalive_path, "timeout")?.unwrap_or(PING_TIMEOUT),
     })
 }
 

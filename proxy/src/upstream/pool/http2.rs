@@ -8,6 +8,7 @@ use super::connect::{ConnectError, Connected};
 use super::life::{Life, Limits};
 use crate::http1;
 use crate::stream::guard::{Guarded, Progress};
+use crate::stream::keep_alive::{PING_TIMEOUT, keep_alive};
 use crate::upstream::{ClusterConfig, Http2Settings};
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 /// Bytes a response stream may be sent ahead of its reader, where the cluster says nothing. Envoy's 16 MiB would be held for each
@@ -35,9 +36,6 @@ const MAX_ERROR_RESETS: usize = 200;
 
 /// How often a request looks for room on connections that others were quicker to fill, before it crowds in somewhere.
 const ROUNDS: usize = 4;
-
-/// How long a keep-alive PING may stay unanswered where the cluster says nothing.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A share of an HTTP/2 connection, for one stream.
 pub struct Http2Connection {
@@ -270,15 +268,4 @@ async fn handshake(connected: Connected, settings: &Settings) -> Result<Connecti
     });
     let use_of = Rc::new(Use { progress, streams: Cell::new(0), life: Life::begin(settings.limits) });
     Ok(Connection { send, authenticated, max_streams: settings.max_streams(), use_of })
-}
-
-/// Resolves when the peer owes an answer for longer than `patience`; never without `pings`.
-async fn keep_alive(pings: Option<(Duration, h2::PingPong)>, patience: Duration) {
-    let Some((interval, mut pings)) = pings else { return std::future::pending().await };
-    loop {
-        sleep(interval).await;
-        if !matches!(timeout(patience, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_))) {
-            return;
-        }
-    }
 }
