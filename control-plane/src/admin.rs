@@ -25,6 +25,10 @@ use crate::xds::{Cache, Registry};
 /// user visits can rotate the root.
 pub const REQUEST_HEADER: &str = "x-weft-request";
 
+/// Where Kubernetes puts the token of the control plane's own service account, which only its own container can read. Whoever asks for a
+/// join token shows that: a port-forward reaches this server too, and so does every user of a machine; neither may become a workload by it.
+pub const OWN_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
 /// What the server reads from.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -135,9 +139,22 @@ fn refusal(headers: &HeaderMap, command: &str) -> Option<Response> {
     (!headers.contains_key(REQUEST_HEADER)).then(|| (StatusCode::FORBIDDEN, text()).into_response())
 }
 
+/// Whether a request carries what the file `own` holds now.
+async fn shows(headers: &HeaderMap, own: &str) -> bool {
+    let Ok(own) = tokio::fs::read_to_string(own).await else { return false };
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    // Digests, so that the time of the comparison says nothing about the token.
+    shown.is_some_and(|shown| !own.trim().is_empty() && Sha256::digest(shown.trim()) == Sha256::digest(own.trim()))
+}
+
 async fn join_token(State(admin): State<Admin>, headers: HeaderMap, Json(request): Json<TokenRequest>) -> Response {
     if let Some(refused) = refusal(&headers, "token") {
         return refused;
+    }
+    if !shows(&headers, OWN_TOKEN).await {
+        let text = "join tokens are for processes of the control plane's own container on Kubernetes: `kubectl exec` \
+                    `weft-control-plane token` there; elsewhere use its --state\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
     }
     let TokenRequest { namespace, pod, lifetime } = request;
     let (claim, lifetime) = (Claim { namespace, pod }, Duration::from_secs(lifetime));
@@ -165,4 +182,29 @@ async fn rotate_root(State(admin): State<Admin>, headers: HeaderMap) -> Response
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_join_token_is_made_only_for_who_can_read_the_containers_own_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("own"), "a.b.c\n").unwrap();
+        std::fs::write(path("empty"), "").unwrap();
+        for (file, shown, expected) in [
+            ("own", Some("Bearer a.b.c"), true),
+            ("own", Some("Bearer a.b.d"), false),
+            ("own", Some("a.b.c"), false),
+            ("own", None, false),
+            ("empty", Some("Bearer "), false),
+            ("absent", Some("Bearer a.b.c"), false),
+        ] {
+            let headers = shown.map(|shown| (header::AUTHORIZATION, shown.parse().unwrap()));
+            let headers: HeaderMap = headers.into_iter().collect();
+            assert_eq!(shows(&headers, &path(file)).await, expected, "{file} {shown:?}");
+        }
+    }
 }

@@ -30,7 +30,7 @@ mod status;
 mod webhook;
 pub mod xds;
 
-pub use admin::{REQUEST_HEADER, Rotation, TokenRequest};
+pub use admin::{OWN_TOKEN, REQUEST_HEADER, Rotation, TokenRequest};
 pub use configuration::ServiceStatus;
 pub use control_plane::{Config, ControlPlane, SourceConfig, StartError};
 pub use kubernetes::{ConnectError, Installation};

@@ -14,7 +14,7 @@ use weft_control_plane::identity::authority::{Authority, Settings};
 use weft_control_plane::identity::token::Claim;
 use weft_control_plane::model::{Cidr, MeshConfig};
 use weft_control_plane::{
-    Config, ControlPlane, Installation, REQUEST_HEADER, Rotation, SourceConfig, TokenRequest, WebhookConfig,
+    Config, ControlPlane, Installation, OWN_TOKEN, REQUEST_HEADER, Rotation, SourceConfig, TokenRequest, WebhookConfig,
 };
 
 /// Weft's control plane: reads what you wrote, tells the proxies, and signs their certificates.
@@ -163,7 +163,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             weft_xds::names::PodName::new(&*pod, "workload", &*namespace)?;
             if let Some(admin) = admin {
                 let request = TokenRequest { namespace, pod, lifetime: lifetime.0.as_secs() };
-                let answer = wait_for(post(admin, "/join-token", serde_json::to_string(&request)?))?;
+                let own = std::fs::read_to_string(OWN_TOKEN).with_context(|| {
+                    format!("reading {OWN_TOKEN}: is this the control plane's own container (kubectl exec)?")
+                })?;
+                let answer = wait_for(post(admin, "/join-token", serde_json::to_string(&request)?, own.trim()))?;
                 println!("{}", answer.trim());
                 return Ok(());
             }
@@ -183,7 +186,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::RotateRoot(rotate) => {
-            let answer = wait_for(post(rotate.admin, "/rotate-root", String::new()))?;
+            let answer = wait_for(post(rotate.admin, "/rotate-root", String::new(), ""))?;
             let rotation: Rotation = serde_json::from_str(&answer).context("reading the answer")?;
             println!("{}", serde_json::to_string_pretty(&rotation)?);
             Ok(())
@@ -236,8 +239,8 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks a running control plane for what changes something, or gives something away.
-async fn post(admin: SocketAddr, path: &str, body: String) -> anyhow::Result<String> {
+/// Asks a running control plane for what changes something, or gives something away to who has the token `own`.
+async fn post(admin: SocketAddr, path: &str, body: String, own: &str) -> anyhow::Result<String> {
     let unreachable =
         || format!("asking {admin}: is the control plane running, and is this the address of its --admin?");
     let stream = tokio::net::TcpStream::connect(admin).await.with_context(unreachable)?;
@@ -248,6 +251,7 @@ async fn post(admin: SocketAddr, path: &str, body: String) -> anyhow::Result<Str
         .header(http::header::HOST, (Ipv4Addr::LOCALHOST).to_string())
         .header(http::header::CONTENT_TYPE, "application/json")
         .header(REQUEST_HEADER, "weft-control-plane")
+        .header(http::header::AUTHORIZATION, format!("Bearer {own}"))
         .body(http_body_util::Full::new(bytes::Bytes::from(body)))
         .context("building the request")?;
     let response = sender.send_request(request).await.with_context(unreachable)?;

@@ -2,8 +2,8 @@
 //!
 //! - [`server_http1`], [`server_http2`]: a connection's requests, one by one or as streams, handed to
 //! - [`life::serve`]: match → authorize → pick → send → record, the whole of it in one function, whichever codec asks;
-//! - [`prepare`]: the head to send;
-//! - [`send`]: attempts, until one has an answer that is good enough;
+//! - `prepare`: the head to send;
+//! - `send`: attempts, until one has an answer that is good enough;
 //! - [`attempt`]: one try at one endpoint, up to the response's head;
 //! - [`failure`]: why there is none, and whether another attempt may follow;
 //! - [`relay`]: both bodies, at the same time, to their ends;
