@@ -21,8 +21,9 @@ const MAX_HEADERS: u32 = 1000;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// 96 stream windows: a proxy puts no more streams on a connection than its window holds.
 const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
-/// How long the first bytes are awaited before they count as unknown.
-const DETECTION: Duration = Duration::from_millis(200);
+/// How long the first bytes are awaited where the client has to speak first, before they count as unknown: far longer than a ClientHello may
+/// be late that was lost on its way or whose sender waits for a CPU. Where the server may speak first, a sidecar has a budget of its own.
+const DETECTION: Duration = Duration::from_secs(15);
 
 /// A filter chain without conditions.
 pub(super) fn chain(name: &str, filters: Vec<listener::Filter>) -> listener::FilterChain {

@@ -1,8 +1,10 @@
 //! Calls of every protocol, and who may make them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weft_e2e::yaml::{mesh_tls, service};
 use weft_e2e::{Mesh, identity};
 use weft_local_mesh::client::Call;
@@ -174,6 +176,34 @@ pub(crate) async fn strict_refuses_a_pod_without_sidecar_and_permissive_serves_i
         Ok(call.inside(&outsider, address).await.is_err().then_some(()))
     })
     .await?;
+    Ok(())
+}
+
+pub(crate) async fn a_late_client_hello_is_one_all_the_same() -> TestResult {
+    let mesh = Mesh::start(testing::sandbox().await?).await?;
+    mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
+    let server = mesh.add(Spec::server("reviews-0", "reviews", "v1")).await?;
+    let outsider = mesh.add_outsider("outsider").await?;
+    let config = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+    let mut config = config.with_no_client_auth();
+    // What tells a sidecar's TLS from an application's own.
+    config.alpn_protocols = vec![b"weft-http/1.1".to_vec()];
+    let config = Arc::new(config);
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(config, "reviews".try_into()?)?.write_tls(&mut hello)?;
+    for mode in ["Permissive", "Strict"] {
+        mesh.apply("tls.yaml", &mesh_tls(mode)).await?;
+        for address in server.pod().addresses().both() {
+            let mut connection = connect(&outsider, SocketAddr::new(address, 8080)).await?;
+            // As one that was lost and is sent again.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            connection.write_all(&hello).await?;
+            let mut first = [0];
+            tokio::time::timeout(LIMIT, connection.read_exact(&mut first)).await??;
+            // A record of TLS: a handshake, or an alert.
+            assert!([0x16, 0x15].contains(&first[0]), "{mode}: {address} answers {:?}", char::from(first[0]));
+        }
+    }
     Ok(())
 }
 

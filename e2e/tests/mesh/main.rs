@@ -36,6 +36,7 @@ weft_sandbox::tests! {
     an_applications_own_tls_passes_as_it_is,
     no_protocol_answers_a_pod_without_sidecar_under_strict_mode,
     strict_refuses_a_pod_without_sidecar_and_permissive_serves_it,
+    a_late_client_hello_is_one_all_the_same,
     strict_mode_ends_plaintext_that_was_admitted_before,
     a_split_follows_an_edit_under_load_without_a_failure,
     a_broken_edit_changes_nothing_and_is_told,

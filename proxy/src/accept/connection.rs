@@ -163,8 +163,10 @@ async fn inspect(
     if !listener.wants_tls_inspection(port) && !wants_http {
         return Some(Inspected::Raw);
     }
-    // Where only TLS is served, or every chain speaks HTTP, the client speaks first however long it takes.
-    let waits = listener.strict_tls(port) || listener.client_speaks_first(port);
+    // Where only TLS is served, or a client of which nothing is known gets HTTP, the client speaks first however long it takes.
+    let unknown = select(listener, downstream, &Inspected::Silent);
+    let speaks_first = unknown.is_none_or(|chain| matches!(chain.body, ChainBody::Http(_)));
+    let waits = listener.strict_tls(port) || speaks_first;
     let limit = if waits { listener.inspection.timeout } else { Some(worker.settings().detection_budget) };
     let budget = limit.map(|limit| worker.sweep.after(limit));
     match sniff(io, received, budget.as_ref()).await {

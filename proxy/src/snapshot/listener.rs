@@ -55,15 +55,6 @@ impl Listener {
             && select::for_port(&self.chains, destination_port).any(|chain| chain.matches.names_http_protocol())
     }
 
-    /// Whether every chain for this port that takes plaintext speaks HTTP: then the client speaks first, however long it takes.
-    pub fn client_speaks_first(&self, destination_port: u16) -> bool {
-        let mut plain = select::for_port(&self.chains, destination_port)
-            .chain(self.default_chain.as_ref())
-            .filter(|chain| !chain.expects_tls())
-            .peekable();
-        plain.peek().is_some() && plain.all(|chain| matches!(chain.body, ChainBody::Http(_)))
-    }
-
     /// Whether only TLS is accepted on this port, so that first bytes are awaited without a detection timer.
     pub fn strict_tls(&self, destination_port: u16) -> bool {
         let mut chains = select::for_port(&self.chains, destination_port).chain(self.default_chain.as_ref()).peekable();
