@@ -2,7 +2,8 @@
 # Checks licences, sources and duplicate crates with cargo-deny, which it installs once into $WEFT_TOOLS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tools="${WEFT_TOOLS:-${CARGO_TARGET_DIR:-target}/tools}"
+# Whole, since the installation runs elsewhere.
+tools="$(realpath -m "${WEFT_TOOLS:-${CARGO_TARGET_DIR:-target}/tools}")"
 version=0.20.2
 if ! "$tools/bin/cargo-deny" --version 2>/dev/null | grep -qF "$version"; then
   echo "deny: installing cargo-deny $version into $tools" >&2
