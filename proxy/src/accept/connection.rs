@@ -2,7 +2,7 @@
 
 use super::detect::{ClientHello, Protocol, Sniffed, read_some, sniff, speaks_http2};
 use crate::ads::Lookup;
-use crate::http::{RequestHead, Version};
+use crate::http::RequestHead;
 use crate::observe;
 use crate::request::local::{self, Flag, LocalReply};
 use crate::request::reply::{Http1Reply, Reply};
@@ -68,13 +68,7 @@ async fn refuse(worker: &Rc<Worker>, mut io: BoxIo, downstream: Downstream, answ
         Ok(Sniffed::Protocol(Protocol::Http1)) => {
             let mut wire = Wire::new(io, received);
             let answering = async {
-                let mut reply = Reply::Http1(Http1Reply {
-                    writer: wire.writer(),
-                    version: Version::Http11,
-                    is_head: false,
-                    keep_alive: false,
-                    trailers: false,
-                });
+                let mut reply = Reply::Http1(Http1Reply::last(wire.writer()));
                 // A client that is gone needs no answer.
                 let _ = local::send(&mut reply, &RequestHead::new(), &downstream, &answer).await;
                 let _ = wire.shutdown().await;

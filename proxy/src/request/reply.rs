@@ -92,6 +92,13 @@ impl<'a> Reply<'a> {
     }
 }
 
+impl<'a> Http1Reply<'a> {
+    /// The answer to what was no request: the connection ends with it.
+    pub fn last(writer: Writer<'a>) -> Self {
+        Self { writer, version: Version::Http11, is_head: false, keep_alive: false, trailers: false }
+    }
+}
+
 impl Http1Reply<'_> {
     fn start(&mut self, head: &mut ResponseHead, framing: Framing, is_tunnel: bool) -> Sink<'_> {
         let framing = match framing {

@@ -4,7 +4,7 @@ use super::local::{self, Flag, LocalReply};
 use super::reply::{Http1Reply, Reply};
 use super::{Downstream, life};
 use crate::accept::connection::Chosen;
-use crate::http::{Framing, RequestHead, Version};
+use crate::http::{Framing, RequestHead};
 use crate::http1::{BodyDecoder, HeadError, Limits, Parsed, RequestDecoder};
 use crate::snapshot::HttpChain;
 use crate::stream::BoxIo;
@@ -50,7 +50,7 @@ pub async fn serve(
             Next::Late => {
                 debug!(source = %downstream.source, "the rest of a request's head did not come");
                 let text = "the rest of the request's head did not come in time\n";
-                head = RequestHead::new();
+                head.clear();
                 break Ending::Refused(LocalReply::new(408, Flag::StreamIdle, text));
             }
         };
@@ -135,13 +135,7 @@ async fn read_head(
 /// client would lose the answer: so the rest is read first, and dropped.
 async fn close(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, ending: Ending) {
     if let Ending::Refused(answer) = &ending {
-        let mut reply = Reply::Http1(Http1Reply {
-            writer: wire.writer(),
-            version: Version::Http11,
-            is_head: false,
-            keep_alive: false,
-            trailers: false,
-        });
+        let mut reply = Reply::Http1(Http1Reply::last(wire.writer()));
         // The client may be gone already.
         let _ = local::send(&mut reply, head, cx.downstream, answer).await;
     }
