@@ -300,7 +300,7 @@ impl Chosen {
 
 /// Connection-level access rules.
 fn may_connect(chain: &FilterChain, downstream: &Downstream) -> bool {
-    let identity = downstream.peer.as_ref().map(|peer| &*peer.spiffe);
+    let identity = downstream.peer.as_ref().map(|peer| peer.principal());
     let peer = weft_rules::Peer {
         identity,
         source_ip: downstream.source.ip(),

@@ -88,3 +88,21 @@ async fn a_refusal_that_nobody_reads_does_not_last() {
     .await;
     assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
 }
+
+#[test]
+fn rules_of_connections_know_other_peoples_certificates_as_those_of_requests_do() {
+    let text = "{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 80}}, filter_chains: [{filters: [
+        {name: envoy.filters.network.rbac, typed_config: {
+            '@type': type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: x,
+            rules: {action: DENY, policies: {guest: {permissions: [{any: true}],
+                principals: [{authenticated: {principal_name: {exact: guest.test}}}]}}}}},
+        {name: tcp, typed_config: {
+            '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: x, cluster: c}}]}]}";
+    let listener = compile_listener(&weft_xds::yaml::from_str(text).unwrap()).unwrap().listener;
+    let who = |name: &str| {
+        let peer = crate::tls::PeerIdentity { dns_names: vec![name.to_owned()], ..Default::default() };
+        Downstream { peer: Some(Arc::new(peer)), ..downstream() }
+    };
+    assert!(!may_connect(&listener.chains[0], &who("guest.test")));
+    assert!(may_connect(&listener.chains[0], &who("friend.test")));
+}
