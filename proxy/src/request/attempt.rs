@@ -44,12 +44,8 @@ impl Attempt<'_> {
         response: &mut ResponseHead,
         reply: &mut Reply<'_>,
     ) -> Result<Answered, Failure> {
-        let mut sending = pin!(self.send(body, response, reply));
-        poll_fn(|cx| match sending.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(outcome),
-            Poll::Pending => self.clock.poll_attempt(cx).map(|over| Err(Failure::of_clock(over, self.clock))),
-        })
-        .await
+        let sending = pin!(self.send(body, response, reply));
+        self.clock.race_attempt(sending).await.unwrap_or_else(|over| Err(Failure::of_clock(over, self.clock)))
     }
 
     async fn send(

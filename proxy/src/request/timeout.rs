@@ -142,40 +142,35 @@ impl Clock {
 
     /// Runs `future` until it ends or one of the limits is reached. The future is asked first, so one that is done in time is never
     /// reported as late.
-    pub async fn race<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Over> {
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_over(cx).map(Err),
-        })
-        .await
+    pub async fn race<F: Future>(&self, future: Pin<&mut F>) -> Result<F::Output, Over> {
+        until(future, |cx| self.poll_over(cx)).await
     }
 
     /// As [`Clock::race`], without the route's timeout: for a tunnel, whose bytes have no end that it could wait for.
-    pub async fn race_stream<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Over> {
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_stream_over(cx).map(Err),
-        })
-        .await
+    pub async fn race_stream<F: Future>(&self, future: Pin<&mut F>) -> Result<F::Output, Over> {
+        until(future, |cx| self.poll_stream_over(cx)).await
     }
 
     /// As [`Clock::race`], for an answer that is ours: it may tell of a limit that is over, which must not cut it. The request's other
     /// limits hold, those of its attempts do not.
-    pub async fn race_answer<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Over> {
+    pub async fn race_answer<F: Future>(&self, future: Pin<&mut F>) -> Result<F::Output, Over> {
         self.end_attempt();
         let longest = self.longest.as_ref().filter(|longest| !longest.has_passed());
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if longest.is_some_and(|longest| longest.poll_passed(cx).is_ready()) => {
-                Poll::Ready(Err(Over::Duration))
+        until(future, |cx| {
+            if longest.is_some_and(|longest| longest.poll_passed(cx).is_ready()) {
+                return Poll::Ready(Over::Duration);
             }
-            Poll::Pending => self.idle.poll_passed(cx).map(|Passed| Err(Over::Idle)),
+            self.idle.poll_passed(cx).map(|Passed| Over::Idle)
         })
         .await
     }
 
-    /// Ready when one of the limits is reached, or the attempt's timeout, which counts no longer once there is a head.
-    pub fn poll_attempt(&self, cx: &mut Context<'_>) -> Poll<Over> {
+    /// As [`Clock::race`], for an attempt: its own timeout, too, is a limit as long as there is no head.
+    pub async fn race_attempt<F: Future>(&self, future: Pin<&mut F>) -> Result<F::Output, Over> {
+        until(future, |cx| self.poll_attempt(cx)).await
+    }
+
+    fn poll_attempt(&self, cx: &mut Context<'_>) -> Poll<Over> {
         if self.attempt.borrow().timeout.as_ref().is_some_and(|timeout| timeout.deadline.poll_passed(cx).is_ready()) {
             return Poll::Ready(Over::PerTry);
         }
@@ -202,6 +197,18 @@ impl Clock {
         }
         self.idle.poll_passed(cx).map(|Passed| Over::Idle)
     }
+}
+
+/// Runs `future` until it ends or `over` is ready. The future is asked first.
+async fn until<F: Future>(
+    mut future: Pin<&mut F>,
+    mut over: impl FnMut(&mut Context<'_>) -> Poll<Over>,
+) -> Result<F::Output, Over> {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => over(cx).map(Err),
+    })
+    .await
 }
 
 /// A limit that begins when the request has been received whole.
