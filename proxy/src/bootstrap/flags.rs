@@ -89,7 +89,10 @@ impl Command {
             Some("wait") => Some(Self::Wait),
             _ => None,
         };
-        let runs = arguments.next_if(|_| asks.is_some()).is_none();
+        let runs = asks.is_none();
+        if !runs {
+            arguments.next();
+        }
         let (mut config, mut inline, mut validate, mut log_level) = (None, None, false, None);
         let (mut concurrency, mut drain_seconds, mut probes) = (1, 30, Probes::default());
         while let Some(argument) = arguments.next() {

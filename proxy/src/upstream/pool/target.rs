@@ -1,6 +1,6 @@
 //! Where an attempt goes.
 
-use super::connect::{self, ConnectError, mesh_alpn};
+use super::connect::{self, ConnectError, Connected, mesh_alpn};
 use super::{Http1Connection, Lease, PoolKey, http2, life};
 use crate::http::{RequestHead, Version};
 use crate::request::Downstream;
@@ -88,8 +88,8 @@ impl Target {
         Some(expected.map(|expected| tls.client(local, expected, alpn)).map_err(|error| error.to_string()))
     }
 
-    /// A connection for a request: one that idles, or a new one. With `fresh` only a new one will do, and for an application that may be
-    /// ending it is kept for no other request.
+    /// A connection for a request: one that idles, or a new one. With `fresh` only a new one will do. An application that may be ending
+    /// gets a new one too, which is kept for no other request.
     ///
     /// # Errors
     /// When none can be made.
@@ -105,12 +105,12 @@ impl Target {
         let connect = || connect::connect(worker.clone(), downstream.clone(), self.clone(), protocol);
         let leaving = downstream.leads_to_leaving(worker);
         if protocol == Protocol::Http2 {
-            let slot = worker.pools.slot(key);
             let settings = http2::Settings::of(&self.cluster.config());
-            let leased = match leaving {
+            let leased = if leaving {
                 // Boxed: a connection's task is as large as its largest state, and this one is rare.
-                true => Box::pin(http2::alone(&settings, connect(), self.cluster.connect_timeout())).await,
-                false => slot.lease(&settings, connect).await,
+                Box::pin(http2::alone(&settings, connect(), self.cluster.connect_timeout())).await
+            } else {
+                worker.pools.slot(key).lease(&settings, connect).await
             };
             return leased.map(Lease::Http2);
         }
@@ -122,10 +122,7 @@ impl Target {
             connection.life.count_request();
             return Ok(Lease::Http1(connection));
         }
-        let connected = connect().await?;
-        let endpoint = self.endpoint.as_ref().map(Arc::downgrade);
-        let limits = life::Limits::of(&self.cluster.config());
-        let connection = Http1Connection::new(connected, key, limits, endpoint);
+        let connection = self.connection(connect().await?, key);
         connection.life.count_request();
         Ok(Lease::Http1(connection))
     }
@@ -141,8 +138,12 @@ impl Target {
     ) -> Result<Box<Http1Connection>, ConnectError> {
         let connected = connect::connect(worker.clone(), downstream.clone(), self.clone(), Protocol::Tcp).await?;
         let key = PoolKey { target: self.id(Protocol::Tcp), generation: worker.shared.identity.generation() };
+        Ok(self.connection(connected, key))
+    }
+
+    fn connection(&self, connected: Connected, key: PoolKey) -> Box<Http1Connection> {
         let endpoint = self.endpoint.as_ref().map(Arc::downgrade);
-        Ok(Http1Connection::new(connected, key, life::Limits::of(&self.cluster.config()), endpoint))
+        Http1Connection::new(connected, key, life::Limits::of(&self.cluster.config()), endpoint)
     }
 
     fn id(&self, protocol: Protocol) -> TargetId {
