@@ -1,7 +1,7 @@
 //! What TLS contexts have from files, read again when the files change.
 //!
-//! Files are looked at once per second, for each context on a thread of its own: a file system that hangs holds no connection up, and
-//! no other context. Connections that are open keep what they began with.
+//! Files are looked at once per second, each certificate and each set of roots on a thread of its own: a file system that hangs holds no
+//! connection up, and none of the others. Connections that are open keep what they began with.
 //! A file is another one when its identity, time or length differs, as at the end of its symbolic links: Kubernetes replaces the
 //! link, others the file. What cannot be used, for example a key that is not yet the new certificate's, leaves the
 //! last good one in force and is reported once.
@@ -200,10 +200,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         replace(&file, "1");
-        let number = FromFiles::new(&[Some(&source(&file))], number(&file)).unwrap();
-        let weak = Arc::downgrade(&number.0);
+        let (number, seen) = watched(&file);
+        let number = Arc::new(number);
+        let weak = Arc::downgrade(&number);
+        let watcher = thread::spawn(move || watch(&weak, seen));
         drop(number);
-        wait_for("it goes", || weak.upgrade().is_none().then_some(()));
+        wait_for("the watcher ends", || watcher.is_finished().then_some(()));
     }
 
     #[test]

@@ -235,6 +235,7 @@ async fn an_applications_word_in_a_reset_reaches_the_caller_and_a_connections_do
     for (said, heard) in [
         (Reason::CANCEL, Reason::CANCEL),
         (Reason::ENHANCE_YOUR_CALM, Reason::ENHANCE_YOUR_CALM),
+        (Reason::INADEQUATE_SECURITY, Reason::INADEQUATE_SECURITY),
         (Reason::REFUSED_STREAM, Reason::INTERNAL_ERROR),
         (Reason::FLOW_CONTROL_ERROR, Reason::INTERNAL_ERROR),
     ] {
