@@ -253,7 +253,8 @@ async fn hand_on(
 }
 
 /// The code by which an endpoint's reset is told to whoever asked. Most codes speak of the connection they come on; REFUSED_STREAM
-/// would even promise that nobody has seen the request. These are the application's own words.
+/// would even promise that nobody has seen the request. These have a meaning for the call itself: gRPC reads them as CANCELLED,
+/// RESOURCE_EXHAUSTED and PERMISSION_DENIED.
 fn handed_on(reset: h2::Reason) -> h2::Reason {
     match reset {
         h2::Reason::CANCEL | h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::INADEQUATE_SECURITY => reset,

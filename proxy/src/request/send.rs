@@ -167,8 +167,8 @@ fn attempted(cx: &Context<'_>, answered: &Answered, response: &ResponseHead) -> 
     weft_rules::Attempt::Response { status: response.status(), grpc_status }
 }
 
-/// Whether the endpoint's sidecar found no application there. Budgets keep retries from multiplying a load that is too much already; here
-/// there was none, and all requests to a replica that ends come back at once.
+/// Whether the endpoint's sidecar found no application there, or one that was ending. Budgets keep retries from multiplying a load that is
+/// too much already; this is not one, and all requests to a replica that ends come back at once.
 fn found_nobody(attempted: weft_rules::Attempt, response: &ResponseHead) -> bool {
     attempted == weft_rules::Attempt::Undelivered && response.fields.get(UNDELIVERED) == Some(UNREACHED)
 }
@@ -188,7 +188,7 @@ mod tests {
     use weft_rules::Attempt::{Response, Undelivered};
 
     #[test]
-    fn only_a_request_that_found_no_application_is_sent_again_beyond_the_budget() {
+    fn the_budget_is_not_for_what_a_believed_peer_says_found_no_application() {
         let unavailable = Response { status: 503, grpc_status: None };
         for (attempted, mark, expected) in [
             (Undelivered, Some(UNREACHED), true),

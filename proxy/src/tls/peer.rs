@@ -70,8 +70,8 @@ impl PeerIdentity {
         Ok(peer)
     }
 
-    /// What access rules call the principal's name: the SPIFFE identity, else as in Envoy the only URI, else the first DNS name, else the
-    /// subject.
+    /// What access rules call the principal's name: the only URI, which for the mesh's own is the SPIFFE identity, else the first DNS name,
+    /// else the subject. (Envoy compares every one of several.)
     pub fn principal(&self) -> &str {
         match (self.uris.as_slice(), self.dns_names.as_slice()) {
             ([uri], _) => uri,

@@ -133,7 +133,7 @@ async fn a_post_that_was_taken_is_not_sent_again() {
     .await;
 }
 
-/// The inbound side says so, and only then, when its application cannot have seen the request.
+/// The inbound side says so, and unless it drains only then, when its application cannot have seen the request.
 #[tokio::test(start_paused = true)]
 async fn the_undelivered_mark_is_set_only_where_no_byte_was_taken() {
     for (breaks, marked) in [(Breaks::BeforeTheWrite, true), (Breaks::Untaken, true), (Breaks::Taken, false)] {
