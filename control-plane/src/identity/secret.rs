@@ -6,9 +6,8 @@ use futures_util::{Stream, StreamExt};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, PostParams};
-use kube::runtime::{WatchStreamExt, watcher::watch_object};
 
-use crate::kubernetes::{backoff, describe, in_time};
+use crate::kubernetes::{describe, in_time, watch_one};
 
 /// The Secret's name.
 pub(crate) const NAME: &str = "weft-ca";
@@ -99,7 +98,7 @@ impl AuthoritySecret {
 
     /// What it holds now, and after every change; `None` if it is gone. Outages of the API server are waited out.
     pub(super) fn watch(&self) -> impl Stream<Item = Result<Option<Held>, SecretError>> + Send + use<'_> {
-        watch_object(self.api.clone(), NAME).backoff(backoff()).map(|next| match next {
+        watch_one(self.api.clone(), NAME).map(|next| match next {
             Ok(Some(secret)) => self.held(secret).map(Some),
             Ok(None) => Ok(None),
             Err(error) => Err(self.failed("watch", &error)),

@@ -1,9 +1,10 @@
-//! Watches of all objects of a kind, whose lists do not wait for ever.
+//! Watches of all objects of a kind or of one, whose lists do not wait for ever.
 //!
 //! A watch is silent for minutes where nothing changes, so the library waits that long for any answer. A list that takes its time is another
 //! matter: whoever starts is not ready before it has come.
 
 use std::fmt::Debug;
+use std::future;
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream};
@@ -40,6 +41,32 @@ where
             }
         }
     })
+}
+
+/// The one object of this name, or `None` where there is none, and every change from then on. Failures as in [`watch_all`].
+pub(crate) fn watch_one<K>(api: Api<K>, name: &str) -> impl Stream<Item = watcher::Result<Option<K>>> + Send + use<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let events = watch_all(api, Config::default().fields(&format!("metadata.name={name}")));
+    let read = |listed: &mut bool, event: watcher::Result<Event<K>>| {
+        let told = match event {
+            Ok(Event::Init) => {
+                *listed = false;
+                None
+            }
+            Ok(Event::InitApply(object)) => {
+                *listed = true;
+                Some(Ok(Some(object)))
+            }
+            Ok(Event::InitDone) => (!*listed).then_some(Ok(None)),
+            Ok(Event::Apply(object)) => Some(Ok(Some(object))),
+            Ok(Event::Delete(_)) => Some(Ok(None)),
+            Err(error) => Some(Err(error)),
+        };
+        future::ready(Some(told))
+    };
+    events.scan(false, read).filter_map(future::ready)
 }
 
 struct Watch<K> {
@@ -99,5 +126,20 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_secs(7200), silence).await.is_err());
         assert_eq!(asked.next().await.what, "GET /api/v1/namespaces");
         assert_eq!(asked.next().await.what, "WATCH /api/v1/namespaces");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_object_is_told_or_that_there_is_none() {
+        for there in [true, false] {
+            let (client, _asked) = api_server(move |what, _| {
+                let items = if there { vec![json!({ "metadata": { "name": "shop" } })] } else { Vec::new() };
+                let metadata = json!({ "resourceVersion": "1" });
+                let list = json!({ "apiVersion": "v1", "kind": "NamespaceList", "metadata": metadata, "items": items });
+                what.starts_with("GET").then_some((200, list))
+            });
+            let mut told = Box::pin(watch_one(Api::<Namespace>::all(client), "shop"));
+            let first = told.next().await.unwrap().unwrap();
+            assert_eq!(first.and_then(|namespace| namespace.metadata.name).as_deref(), there.then_some("shop"));
+        }
     }
 }

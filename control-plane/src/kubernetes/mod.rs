@@ -31,8 +31,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_inject::names::{CONTROL_PLANE, SYSTEM_NAMESPACE};
 
-pub(crate) use self::backoff::backoff;
-pub(crate) use self::listing::watch_all;
+use self::backoff::backoff;
+pub(crate) use self::listing::{watch_all, watch_one};
 use crate::identity::authority::Trust;
 use crate::metrics::Metrics;
 use crate::sources::Reports;

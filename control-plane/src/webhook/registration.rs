@@ -7,14 +7,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher::watch_object};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use weft_inject::names;
 
 use crate::identity::Authority;
-use crate::kubernetes::{FIELD_MANAGER, RETRY, backoff, describe, in_time};
+use crate::kubernetes::{FIELD_MANAGER, RETRY, describe, in_time, watch_one};
 
 /// The kinds of configurations: of webhooks that inject, and of those that validate.
 pub(super) const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
@@ -30,7 +29,7 @@ pub(super) async fn keep_registered(
     stop: CancellationToken,
 ) {
     let configurations: Api<DynamicObject> = Api::all_with(client, &resource(kind));
-    let mut changes = pin!(watch_object(configurations.clone(), names::WEBHOOKS).backoff(backoff()));
+    let mut changes = pin!(watch_one(configurations.clone(), names::WEBHOOKS));
     let mut trust = authority.trust();
     let mut found: Option<DynamicObject> = None;
     let mut retry = false;
