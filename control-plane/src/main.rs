@@ -67,7 +67,7 @@ struct Serve {
     /// Address on which /metrics, /ready and /live (and nothing else) are served to other machines.
     #[arg(long)]
     health: Option<SocketAddr>,
-    /// Address of the webhook that injects sidecars into pods, for the Kubernetes API server.
+    /// Address of the webhook that injects sidecars into pods, and checks routes and policies, for the Kubernetes API server.
     #[arg(long)]
     webhook: Option<SocketAddr>,
     /// File of what the installation says about sidecars, in YAML; edits apply at once.
@@ -166,7 +166,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let own = std::fs::read_to_string(OWN_TOKEN).with_context(|| {
                     format!("reading {OWN_TOKEN}: is this the control plane's own container (kubectl exec)?")
                 })?;
-                let answer = wait_for(post(admin, "/join-token", serde_json::to_string(&request)?, own.trim()))?;
+                let answer = wait_for(post(admin, "/join-token", serde_json::to_string(&request)?, Some(own.trim())))?;
                 println!("{}", answer.trim());
                 return Ok(());
             }
@@ -186,7 +186,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::RotateRoot(rotate) => {
-            let answer = wait_for(post(rotate.admin, "/rotate-root", String::new(), ""))?;
+            let answer = wait_for(post(rotate.admin, "/rotate-root", String::new(), None))?;
             let rotation: Rotation = serde_json::from_str(&answer).context("reading the answer")?;
             println!("{}", serde_json::to_string_pretty(&rotation)?);
             Ok(())
@@ -240,20 +240,22 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
 }
 
 /// Asks a running control plane for what changes something, or gives something away to who has the token `own`.
-async fn post(admin: SocketAddr, path: &str, body: String, own: &str) -> anyhow::Result<String> {
+async fn post(admin: SocketAddr, path: &str, body: String, own: Option<&str>) -> anyhow::Result<String> {
     let unreachable =
         || format!("asking {admin}: is the control plane running, and is this the address of its --admin?");
     let stream = tokio::net::TcpStream::connect(admin).await.with_context(unreachable)?;
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.with_context(unreachable)?;
     tokio::spawn(connection);
-    let request = http::Request::post(path)
+    let mut request = http::Request::post(path)
         .header(http::header::HOST, (Ipv4Addr::LOCALHOST).to_string())
         .header(http::header::CONTENT_TYPE, "application/json")
-        .header(REQUEST_HEADER, "weft-control-plane")
-        .header(http::header::AUTHORIZATION, format!("Bearer {own}"))
-        .body(http_body_util::Full::new(bytes::Bytes::from(body)))
-        .context("building the request")?;
+        .header(REQUEST_HEADER, "weft-control-plane");
+    if let Some(own) = own {
+        request = request.header(http::header::AUTHORIZATION, format!("Bearer {own}"));
+    }
+    let body = http_body_util::Full::new(bytes::Bytes::from(body));
+    let request = request.body(body).context("building the request")?;
     let response = sender.send_request(request).await.with_context(unreachable)?;
     let status = response.status();
     let body = http_body_util::BodyExt::collect(response.into_body()).await.with_context(unreachable)?.to_bytes();

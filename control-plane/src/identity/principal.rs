@@ -199,11 +199,7 @@ impl Authenticator {
             Tokens::Join(key) => self.joined(key.verify(token, now), cache),
             Tokens::ServiceAccount(_, authority) if is_join_token(token) => {
                 // Of one that none of them made, the last says why.
-                let verify = |last: Option<Result<Verified, TokenError>>, key: &JoinKey| match last {
-                    Some(Ok(good)) => Some(Ok(good)),
-                    _ => Some(key.verify(token, now)),
-                };
-                match authority.join_keys(now).iter().fold(None, verify) {
+                match authority.join_keys(now).iter().map(|key| key.verify(token, now)).reduce(Result::or) {
                     Some(verified) => self.joined(verified, cache),
                     None => Err(Status::unauthenticated("there is no root of which a join token could be made")),
                 }
