@@ -180,13 +180,7 @@ mod tests {
 
     #[test]
     fn the_plugins_settings_stand_beside_what_every_plugin_is_told() {
-        let settings = PluginSettings {
-            agent_socket: "/mesh/agent.sock".into(),
-            agent_patience_seconds: 7,
-            exclude_namespaces: vec!["mesh".into()],
-            kubelet_dir: "/mesh/kubelet".into(),
-            state_dir: "/mesh/attachments".into(),
-        };
+        let settings = PluginSettings { agent_patience_seconds: 7, ..PluginSettings::default() };
         let mut text = serde_json::to_value(&settings).unwrap();
         text["cniVersion"] = "1.1.0".into();
         text["name"] = "net".into();
