@@ -12,7 +12,6 @@ use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 use serde_json::Value;
-use weft_inject::names;
 
 use crate::cluster::{self, Cluster};
 use crate::command::Part;
@@ -83,12 +82,11 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 
 fn meshed(pods: &str) -> Vec<String> {
     let pods: Value = serde_json::from_str(pods).unwrap_or_default();
-    let has_sidecar = |pod: &&Value| pod["metadata"]["annotations"][names::INJECTED].is_string();
     let name = |pod: &Value| {
         let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
         format!("pod/{}.{namespace}", cluster::name(pod))
     };
-    cluster::items(&pods).filter(has_sidecar).map(name).collect()
+    cluster::items(&pods).filter(|pod| cluster::has_sidecar(pod)).map(name).collect()
 }
 
 fn named(begun: &OsStr, all: Vec<String>) -> Vec<CompletionCandidate> {
@@ -118,6 +116,7 @@ fn cluster_of(words: impl Iterator<Item = String>) -> Cluster {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use weft_inject::names;
 
     use super::*;
 

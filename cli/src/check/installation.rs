@@ -5,9 +5,8 @@ use weft_inject::names;
 use x509_parser::pem::Pem;
 
 use super::facts::{Facts, TO_DO};
-use super::proxies::has_sidecar;
 use super::{Category, Check, Verdict, When};
-use crate::cluster::{items, name};
+use crate::cluster::{has_sidecar, items, name};
 use crate::output::plural;
 
 pub(super) const CATEGORY: Category = Category {

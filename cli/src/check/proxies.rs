@@ -7,7 +7,7 @@ use weft_inject::{Outcome, Place, Settings, names};
 use super::facts::Facts;
 use super::installation::statuses;
 use super::{Category, Check, Verdict, When};
-use crate::cluster::{items, name};
+use crate::cluster::{has_sidecar, items, name};
 use crate::output::plural;
 
 pub(super) const CATEGORY: Category = Category {
@@ -62,10 +62,6 @@ fn running(facts: &Facts) -> Result<impl Iterator<Item = &Value>, Verdict> {
         !["Succeeded", "Failed"].contains(&pod["status"]["phase"].as_str().unwrap_or_default())
             && pod["metadata"].get("deletionTimestamp").is_none()
     }))
-}
-
-pub(super) fn has_sidecar(pod: &Value) -> bool {
-    pod["metadata"]["annotations"].get(names::INJECTED).is_some()
 }
 
 fn who(pod: &Value) -> String {

@@ -163,6 +163,11 @@ pub(crate) fn is_ready(object: &Value) -> bool {
     conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
+/// Whether a pod was given a sidecar.
+pub(crate) fn has_sidecar(pod: &Value) -> bool {
+    pod["metadata"]["annotations"].get(weft_inject::names::INJECTED).is_some()
+}
+
 /// A pod as people name it: `pod/web-0.shop`, `web-0.shop`, or `pod/web-0` of the current namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodName {
