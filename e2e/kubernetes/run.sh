@@ -11,9 +11,10 @@ scripts/setup.sh build
 cannot() { echo "e2e: $suite skipped: $1" >&2; exit 77; }
 
 if [ -z "${KUBECONFIG:-}" ]; then
+  [ "$(id -u)" = 0 ] || cannot "a cluster of its own needs root"
   scripts/setup.sh cluster || cannot "what a cluster needs is not installed"
   # Before the Rust build: both want all cores.
-  e2e/cluster/build.sh >/dev/null || cannot "the programs of a cluster cannot be built on this machine"
+  e2e/cluster/build.sh >/dev/null
 fi
 # Builds all programs, those of the test too.
 images=$(scripts/images.sh dev)
