@@ -73,7 +73,7 @@ impl Client {
                     return Outcome { status: Some(101), protocol: "WebSocket", headers, body, ..Outcome::default() };
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    // A server that goes away leaves what it has not read undone (RFC 6455 §7.4.1).
+                    // 1001: the server is going down (RFC 6455 §7.4.1).
                     let gone_away = frame.as_ref().is_some_and(|frame| frame.code == CloseCode::Away);
                     let class = if gone_away { GONE_AWAY } else { "closed" };
                     let reason = frame.map(|frame| format!("{}: {}", frame.code, frame.reason)).unwrap_or_default();
@@ -134,5 +134,52 @@ fn failure(error: &Error) -> Failure {
             Failure::new("closed", error.to_string())
         }
         _ => Failure::from_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::accept_async;
+    use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+    use super::*;
+
+    /// A client of a server whose connections answer so many messages each, and then say that the server goes away.
+    async fn client(answers: &'static [usize]) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = format!("ws://{}/ws", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            for count in answers {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut socket = accept_async(stream).await.unwrap();
+                for _ in 0..*count {
+                    let Some(Ok(Message::Text(text))) = socket.next().await else { return };
+                    let echo = json!({ "kind": "echo", "text": text.as_str() });
+                    socket.send(Message::text(echo.to_string())).await.unwrap();
+                }
+                let frame = CloseFrame { code: CloseCode::Away, reason: "ending".into() };
+                socket.close(Some(frame)).await.unwrap();
+                // Until the client has closed too.
+                while let Some(Ok(_)) = socket.next().await {}
+            }
+        });
+        Client::new(target, Extras::default())
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_whose_server_has_gone_away_is_replaced() {
+        let mut client = client(&[1, 1]).await;
+        for _ in 0..2 {
+            let failure = client.call().await.failure;
+            assert!(failure.is_none(), "{failure:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_goes_away_under_a_new_connection_has_failed() {
+        let failure = client(&[0]).await.call().await.failure.unwrap();
+        assert_eq!(failure.class, GONE_AWAY, "{}", failure.message);
     }
 }
