@@ -59,7 +59,8 @@ async fn the_table_shows_traffic_and_ctrl_c_ends_it_cleanly() -> TestResult {
 
 async fn what_a_killed_demo_leaves_is_removed_by_the_next_and_ctrl_c_leaves_nothing() -> TestResult {
     // Below a directory of its own, so that no other sandbox cleans up there.
-    let runtime = std::env::temp_dir().join(format!("weft-demo-test-{}", std::process::id()));
+    let folder = tempfile::tempdir()?;
+    let runtime = folder.path().join("run");
     let mut killed = demo_in(&["--port", "0"], Some(&runtime)).await?;
     let mut killed_lines = BufReader::new(killed.stdout.take().unwrap()).lines();
     up(&mut killed_lines);

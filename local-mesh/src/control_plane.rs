@@ -184,7 +184,10 @@ pub fn problems(status: &Value) -> Vec<String> {
 }
 
 /// An error with the end of its log if the process has ended.
-pub(crate) fn alive(process: &Process, pod: &Pod) -> Result<(), Error> {
+///
+/// # Errors
+/// If it has.
+pub fn alive(process: &Process, pod: &Pod) -> Result<(), Error> {
     if process.exit_status().is_none() {
         return Ok(());
     }

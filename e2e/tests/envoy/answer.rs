@@ -42,9 +42,8 @@ impl Answer {
     /// Whether a client could not tell this from `other`. The text of an answer that a program makes itself is its own, unless the file
     /// asks for it.
     pub(crate) fn is_like(&self, other: &Self, case: &Case) -> bool {
-        let asked_for = self.field(APPLICATION).is_some()
-            || (!self.body.is_empty() && case.bootstrap.contains(self.body.trim()))
-            || (!other.body.is_empty() && case.bootstrap.contains(other.body.trim()));
+        let in_the_file = |body: &str| !body.is_empty() && case.bootstrap.contains(body.trim());
+        let asked_for = self.field(APPLICATION).is_some() || in_the_file(&self.body) || in_the_file(&other.body);
         let head = self.status == other.status && self.interim == other.interim && self.trailers == other.trailers;
         let fields = self.comparable(asked_for) == other.comparable(asked_for);
         head && fields && (!asked_for || self.body == other.body)

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_local_mesh::control_plane::alive;
 use weft_local_mesh::{Programs, wait};
 use weft_sandbox::testing::{self, Failure};
 use weft_sandbox::{Pod, PodSpec, Process, Sandbox};
@@ -68,17 +69,13 @@ impl Program {
         command.args(["-c", &format!("/run/{file}")]).args(self.arguments);
         let process = self.pod.spawn(&case.name, command).await?;
         let what = format!("{} listens with {file}", self.pod.name());
-        let listens = wait::until(LIMIT, &what, async || {
-            if process.exit_status().is_some() {
-                return Ok(Some(false));
-            }
+        wait::until(LIMIT, &what, async || {
+            alive(&process, &self.pod)?;
             let connects = move || std::net::TcpStream::connect(("127.0.0.1", PORT)).is_ok();
-            Ok(self.pod.run(connects).await?.then_some(true))
-        });
-        if listens.await? {
-            return Ok(Running { program: self, process });
-        }
-        Err(Failure::Error(format!("{what}: it ended: {}", process.log().unwrap_or_default())))
+            Ok(self.pod.run(connects).await?.then_some(()))
+        })
+        .await?;
+        Ok(Running { program: self, process })
     }
 }
 

@@ -124,7 +124,7 @@ fn field(line: &str) -> Option<(String, String)> {
     Some((name, value.trim().to_owned()))
 }
 
-/// A chunked body, which here never contains CR LF within a chunk that ends elsewhere, and its trailers.
+/// A chunked body and its trailers, once they are complete.
 fn dechunk(mut text: &str) -> Option<(String, Vec<(String, String)>)> {
     let mut body = String::new();
     loop {

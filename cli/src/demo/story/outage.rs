@@ -93,10 +93,8 @@ pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::R
             format!("failed requests to {service} over {:.0} s without control plane and after", dead.as_secs_f64()),
             verdict(&counts),
         );
-        if service == "all services" {
-            is_load(pace, &counts, findings);
-        }
     }
+    is_load(pace, &shop.everything.since("outage").await?, findings);
     Ok(shop.mesh.declare(&leaving, Endpoint::Ready)?)
 }
 

@@ -214,8 +214,8 @@ async fn gets_through_node_rules_that_admit_only_target_ports(mesh: &Mesh) -> an
             Ok(())
         };
         load.undisturbed_by("a rolling restart behind the rules", restart).await
-    };
-    let outcome = outcome.await;
+    }
+    .await;
     for rule in [format!("-D FORWARD -j {CHAIN}"), format!("-F {CHAIN}"), format!("-X {CHAIN}")] {
         iptables(&rule).await?;
     }
