@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the system packages that the named purposes need (build, test, fuzz, cluster): as root by itself, otherwise it names
-# them in one line and stops.
+# them in one line and stops. What tests can do without it only names.
 set -euo pipefail
 
 declare -A packages=(
@@ -14,7 +14,7 @@ for purpose in "$@"; do
     build) ;;
     test)
       packages[nginx]=nginx-light
-      optional[chromium]=chromium
+      command -v chromium-browser google-chrome >/dev/null || optional[chromium]=chromium
       python3 -c 'import ensurepip, venv' 2>/dev/null || optional[python3 with venv]=python3-venv
       ;;
     fuzz) ;;
