@@ -9,7 +9,7 @@ use weft_xds::names::SECRET_BUNDLE;
 use crate::identity::authority::Trust;
 use crate::identity::bundle_secret;
 use crate::model::{Health, Model, Pod, Service, ServicePort};
-use crate::{ResourceKey, ResourceType, View, render};
+use crate::{ClientKind, ResourceKey, ResourceType, View, render};
 
 /// One immutable state of everything that is served.
 #[derive(Clone)]
@@ -43,11 +43,12 @@ impl Configuration {
         new.len() != old.len() || new.zip(old).any(|(new, old)| !Arc::ptr_eq(new, old))
     }
 
-    /// Every resource of a type that a wildcard subscription covers, but for what belongs to one workload.
-    pub(crate) fn names(&self, kind: ResourceType) -> Vec<Arc<str>> {
+    /// Every resource of a type that a wildcard subscription of such a client in the place of `workload` (namespace and name) covers, but for
+    /// the listener that belongs to that workload alone.
+    pub(crate) fn names(&self, kind: ResourceType, client: ClientKind, workload: (&str, &str)) -> Vec<Arc<str>> {
         match kind {
             ResourceType::Secret => vec![SECRET_BUNDLE.into()],
-            kind => render::names(&self.model, kind),
+            kind => render::names(&self.model, kind, client, workload),
         }
     }
 

@@ -69,6 +69,18 @@ impl ResourceType {
         matches!(self, Self::Route)
     }
 
+    /// Whether resources of this type may differ between kinds of clients. Where not, one encoding serves all.
+    #[must_use]
+    pub fn reads_client(self) -> bool {
+        !matches!(self, Self::Secret)
+    }
+
+    /// Whether resources of this type name the files of the client's agent.
+    #[must_use]
+    pub fn reads_agent_folder(self) -> bool {
+        matches!(self, Self::Listener | Self::Cluster)
+    }
+
     /// Whether resources of this type may differ between zones. Where not, one encoding serves all.
     #[must_use]
     pub fn reads_zone(self) -> bool {
@@ -103,6 +115,23 @@ impl ResourceKey {
 pub enum ClientKind {
     /// A Weft sidecar.
     Weft,
+    /// An Envoy as a sidecar, its key and certificate kept by `weft agent`.
+    Envoy,
+    /// A gRPC application that has no sidecar.
+    Grpc,
+}
+
+impl ClientKind {
+    /// The kind of client that calls itself so (`node.user_agent_name`). Whoever is unknown gets what our own sidecars get.
+    #[must_use]
+    pub fn of_user_agent(name: &str) -> Self {
+        match name {
+            "envoy" => Self::Envoy,
+            // `gRPC C-core`, `gRPC Go`, `gRPC Java`.
+            name if name.starts_with("gRPC ") => Self::Grpc,
+            _ => Self::Weft,
+        }
+    }
 }
 
 /// For whom a resource is rendered: only what the rendering reads, so that one encoding serves as many clients as possible.
@@ -114,12 +143,24 @@ pub struct View {
     pub namespace: Option<Arc<str>>,
     /// The client's zone; `None` where it is not known, or the type does not read it ([`ResourceType::reads_zone`]).
     pub zone: Option<Arc<str>>,
+    /// The folder in which the client finds its key and certificate; `None` where the client or the type does not read it.
+    pub agent_folder: Option<Arc<str>>,
 }
 
 impl View {
     /// The view of a Weft sidecar in a namespace.
     pub fn weft(namespace: impl Into<Arc<str>>) -> Self {
-        Self { client: ClientKind::Weft, namespace: Some(namespace.into()), zone: None }
+        Self { client: ClientKind::Weft, namespace: Some(namespace.into()), zone: None, agent_folder: None }
+    }
+
+    /// The view of an Envoy in a namespace, whose agent uses this folder.
+    pub fn envoy(namespace: impl Into<Arc<str>>, agent_folder: impl Into<Arc<str>>) -> Self {
+        Self { client: ClientKind::Envoy, agent_folder: Some(agent_folder.into()), ..Self::weft(namespace) }
+    }
+
+    /// The view of a gRPC application in a namespace.
+    pub fn grpc(namespace: impl Into<Arc<str>>) -> Self {
+        Self { client: ClientKind::Grpc, ..Self::weft(namespace) }
     }
 
     /// The view from a zone.
@@ -132,7 +173,8 @@ impl View {
     #[must_use]
     pub fn narrowed_to(&self, kind: ResourceType) -> Self {
         Self {
-            client: self.client,
+            client: if kind.reads_client() { self.client } else { ClientKind::Weft },
+            agent_folder: self.agent_folder.clone().filter(|_| kind.reads_agent_folder()),
             namespace: self.namespace.clone().filter(|_| kind.reads_namespace()),
             zone: self.zone.clone().filter(|_| kind.reads_zone()),
         }

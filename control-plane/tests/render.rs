@@ -9,7 +9,7 @@ use weft_control_plane::ResourceType::{Cluster, Endpoint, Listener, Route};
 use weft_control_plane::model::Model;
 use weft_control_plane::render::{may_differ, render};
 use weft_control_plane::xds::Version;
-use weft_control_plane::{ResourceKey, ResourceType, View};
+use weft_control_plane::{ClientKind, ResourceKey, ResourceType, View};
 
 #[track_caller]
 fn expect(found: &str, expected: &str) {
@@ -453,15 +453,18 @@ fn supported(any: &weft_xds::google::protobuf::Any) {
     assert!(surprising.is_empty(), "{surprising:?}");
 }
 
+/// A workload that asks for everything.
+const OWN: (&str, &str) = ("shop", "payments");
+
 #[test]
 fn the_proxys_rules_take_all_that_is_rendered() {
     let model = shop();
     for kind in [Route, Cluster, Endpoint, Listener] {
-        for name in weft_control_plane::render::names(&model, kind) {
+        for name in weft_control_plane::render::names(&model, kind, ClientKind::Weft, OWN) {
             supported(&resource(&model, kind, &name, "shop").unwrap());
         }
     }
-    for name in weft_control_plane::render::names(&model, Route) {
+    for name in weft_control_plane::render::names(&model, Route, ClientKind::Weft, OWN) {
         let any = resource(&model, Route, &name, "shop").unwrap();
         let message = weft_xds::unpack(&any, "").unwrap();
         weft_rules::RouteTable::compile(&message, &name).unwrap();

@@ -18,7 +18,7 @@ use super::token::{Claim, JoinKey, TokenError, Verified, is_join_token};
 use crate::configuration::Configuration;
 use crate::model::Pod;
 use crate::xds::Cache;
-use crate::{ResourceType, View};
+use crate::{ClientKind, ResourceType, View};
 
 /// What the connection proved; put into every request's extensions by the server.
 #[derive(Debug, Clone, Default)]
@@ -67,9 +67,9 @@ pub(crate) struct Foreign {
 }
 
 impl Principal {
-    /// How this workload sees the configuration.
-    pub(crate) fn view(&self) -> View {
-        View::weft(self.namespace.clone()).in_zone(self.zone.clone())
+    /// How this workload sees the configuration with such a client.
+    pub(crate) fn view(&self, client: ClientKind) -> View {
+        View { client, ..View::weft(self.namespace.clone()).in_zone(self.zone.clone()) }
     }
 
     /// The name of the listener for what arrives at it.
@@ -85,14 +85,15 @@ impl Principal {
         })
     }
 
-    /// Inbound listeners hold a workload's access policy, so each workload sees its own only. The rest of the
+    /// Inbound listeners and their routes hold a workload's access policy, so each workload sees its own only. The rest of the
     /// configuration says where services are, which every client may know.
     pub(crate) fn may_see(&self, kind: ResourceType, name: &str) -> Result<(), Foreign> {
-        let foreign = kind == ResourceType::Listener
+        let foreign = matches!(kind, ResourceType::Listener | ResourceType::Route)
             && match ResourceName::parse(name) {
-                Some(ResourceName::InboundListener { namespace, workload }) => {
-                    namespace != &*self.namespace || workload != &*self.workload
-                }
+                Some(
+                    ResourceName::InboundListener { namespace, workload }
+                    | ResourceName::InboundRoute { namespace, workload, .. },
+                ) => namespace != &*self.namespace || workload != &*self.workload,
                 Some(_) => false,
                 // Not one of our names, so it does not exist, but nothing that looks like it may pass either.
                 None => name.starts_with("inbound/"),

@@ -4,10 +4,15 @@ use std::collections::HashMap;
 
 use weft_xds::envoy::extensions::filters::http::rbac::v3 as http_rbac;
 use weft_xds::envoy::extensions::filters::network::rbac::v3 as network_rbac;
+use weft_xds::google::protobuf::Any;
 
 use super::values::{hcm, listener, matcher, rbac, route, string};
 use super::{http, wire};
 use crate::model::policy::{Access, AccessRule, Call, Caller, Pattern};
+
+/// The names of an Envoy's filters, in their order.
+const DENY: &str = "weft.deny";
+const ALLOW: &str = "weft.allow";
 
 /// For requests.
 pub(super) fn http_filters(access: &Access) -> Vec<hcm::HttpFilter> {
@@ -18,6 +23,24 @@ pub(super) fn http_filters(access: &Access) -> Vec<hcm::HttpFilter> {
             http::http_filter("envoy.filters.http.rbac", wire::pack(&message, &wire::RBAC))
         })
         .collect()
+}
+
+/// For requests, as settings of an Envoy's filters by their names, for a route table: those of a listener hold only for new connections.
+pub(super) fn by_route(access: &Access) -> HashMap<String, Any> {
+    messages(access, &|rule| Some(calls(&rule.to)))
+        .into_iter()
+        .map(|rules| {
+            let name = if rules.action == i32::from(rbac::rbac::Action::Deny) { DENY } else { ALLOW };
+            let rbac = http_rbac::Rbac { rules: Some(rules), ..Default::default() };
+            let message = http_rbac::RbacPerRoute { rbac: Some(rbac) };
+            (name.to_owned(), wire::pack(&message, &wire::RBAC_PER_ROUTE))
+        })
+        .collect()
+}
+
+/// The filters that [`by_route`] sets: without settings they let everything pass.
+pub(super) fn unset_filters() -> Vec<hcm::HttpFilter> {
+    [DENY, ALLOW].map(|name| http::http_filter(name, weft_xds::pack(&http_rbac::Rbac::default()))).to_vec()
 }
 
 /// For connections of which nothing is known but the caller: what speaks of methods or paths allows nothing, and denies everything.

@@ -9,28 +9,43 @@ use weft_xds::names::{self, ServicePort as At};
 use weft_xds::{google, metadata};
 
 use super::values::{ads, any, cluster, core, duration, limit, number, percent, truth};
-use super::{http, outbound, tls, wire};
+use super::{envoy, http, outbound, tls, wire};
 use crate::model::policy::{Algorithm, Limits, Outliers, Traffic};
-use crate::model::{Model, Protocol};
+use crate::model::{MeshPeer, Model, Protocol};
+use crate::{ClientKind, View};
 
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-pub(super) fn service(model: &Model, at: At<'_>) -> Option<Any> {
+pub(super) fn service(model: &Model, at: At<'_>, view: &View) -> Option<Any> {
     let port = model.service(at.namespace, at.service)?.port(at.port)?;
     let name = names::service_cluster(at.namespace, at.service, at.port);
     let sni = names::mesh_sni(at.namespace, at.service, at.port);
-    Some(pack(&upstream(name, sni, port.protocol, &port.traffic)))
+    let peers = port.endpoints.iter().filter_map(|endpoint| endpoint.peer.as_ref());
+    let sockets = socket_matches(port.protocol, &sni, peers, view);
+    Some(pack_for(view, upstream(name, sockets, port.protocol, &port.traffic)))
 }
 
-pub(super) fn pod(model: &Model, at: SocketAddr) -> Option<Any> {
+pub(super) fn pod(model: &Model, at: SocketAddr, view: &View) -> Option<Any> {
     let pod = model.pod_at(at.ip())?;
     let protocol = outbound::pod_protocol(model, at)?;
     // A pod that is called by its own address has no substitute: it is never left out.
     let traffic = model
         .headless_at(at)
         .map_or_else(Traffic::default, |(_, port)| Traffic { outliers: None, ..Traffic::clone(&port.traffic) });
-    let cluster = upstream(names::pod_cluster(at), pod.pod_name.to_string(), protocol, &traffic);
-    Some(pack(&cluster))
+    let sockets = socket_matches(protocol, &pod.pod_name.to_string(), pod.peer().iter(), view);
+    Some(pack_for(view, upstream(names::pod_cluster(at), sockets, protocol, &traffic)))
+}
+
+/// Relays to the address that the caller meant.
+pub(super) fn passthrough() -> Any {
+    pack(&cluster::Cluster {
+        name: names::PASSTHROUGH.to_owned(),
+        cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::OriginalDst),
+        lb_policy: cluster::cluster::LbPolicy::ClusterProvided.into(),
+        connect_timeout: duration(Duration::from_secs(10)),
+        circuit_breakers: Some(breakers(&Limits::default(), None)),
+        ..Default::default()
+    })
 }
 
 /// Delivers to the address that the caller meant, so that the application sees its own address. The same for every workload.
@@ -46,11 +61,23 @@ pub(super) fn inbound(port: u16) -> Any {
     })
 }
 
+fn pack_for(view: &View, message: cluster::Cluster) -> Any {
+    match view.client {
+        ClientKind::Envoy => pack(&envoy::at_once(message)),
+        ClientKind::Weft | ClientKind::Grpc => pack(&message),
+    }
+}
+
 fn pack(message: &cluster::Cluster) -> Any {
     wire::pack(message, &wire::CLUSTER)
 }
 
-fn upstream(name: String, sni: String, protocol: Protocol, traffic: &Traffic) -> cluster::Cluster {
+fn upstream(
+    name: String,
+    transport_socket_matches: Vec<cluster::cluster::TransportSocketMatch>,
+    protocol: Protocol,
+    traffic: &Traffic,
+) -> cluster::Cluster {
     let budget = (traffic.retry_budget_percent, traffic.retry_budget_min);
     cluster::Cluster {
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Eds),
@@ -81,19 +108,38 @@ fn upstream(name: String, sni: String, protocol: Protocol, traffic: &Traffic) ->
             traffic.idle_timeout,
             traffic.limits.requests_per_connection,
         ),
-        transport_socket_matches: vec![
-            socket_match(names::SOCKET_MTLS, meshed(), tls::upstream(&tls::alpn(protocol), sni)),
-            socket_match(names::SOCKET_PLAINTEXT, Struct::default(), tls::plaintext()),
-        ],
+        transport_socket_matches,
         ..Default::default()
     }
 }
 
-fn meshed() -> Struct {
+/// Mutual TLS where an endpoint's metadata say so, else plaintext.
+fn socket_matches<'p>(
+    protocol: Protocol,
+    sni: &str,
+    peers: impl Iterator<Item = &'p MeshPeer>,
+    view: &View,
+) -> Vec<cluster::cluster::TransportSocketMatch> {
+    let mut matches = match view.client {
+        ClientKind::Envoy => envoy::socket_matches(protocol, sni, peers, view),
+        ClientKind::Weft | ClientKind::Grpc => {
+            let socket = tls::upstream(&tls::alpn(protocol), sni.to_owned(), view);
+            vec![socket_match(names::SOCKET_MTLS, meshed(), socket)]
+        }
+    };
+    matches.push(socket_match(names::SOCKET_PLAINTEXT, Struct::default(), tls::plaintext()));
+    matches
+}
+
+pub(super) fn meshed() -> Struct {
     metadata::object([(names::key::WEFT, names::key::MTLS.into())])
 }
 
-fn socket_match(name: &str, criteria: Struct, socket: core::TransportSocket) -> cluster::cluster::TransportSocketMatch {
+pub(super) fn socket_match(
+    name: &str,
+    criteria: Struct,
+    socket: core::TransportSocket,
+) -> cluster::cluster::TransportSocketMatch {
     cluster::cluster::TransportSocketMatch {
         name: name.to_owned(),
         r#match: Some(criteria),

@@ -1,5 +1,6 @@
 //! The parts of listeners that both directions share: connection managers, relays, filters.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use prost::{Message, Name};
@@ -12,6 +13,7 @@ use weft_xds::envoy::extensions::filters::{common::fault::v3 as fault, listener:
 use weft_xds::google::protobuf::Any;
 
 use super::values::{any, core, duration, hcm, kind, limit, listener, number, truth};
+use crate::ClientKind;
 use crate::model::policy::{AbortStatus, Fault};
 
 /// Far above what browsers and proxies send; Envoy's default of 60 KiB is a known cause of refused cookies.
@@ -25,12 +27,16 @@ const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 /// be late that was lost on its way or whose sender waits for a CPU. Where the server may speak first, a sidecar has a budget of its own.
 const DETECTION: Duration = Duration::from_secs(15);
 
+const FAULT: &str = "envoy.filters.http.fault";
+
 /// A filter chain without conditions.
 pub(super) fn chain(name: &str, filters: Vec<listener::Filter>) -> listener::FilterChain {
     listener::FilterChain { name: name.to_owned(), filters, ..Default::default() }
 }
 
 pub(super) fn connection_manager(
+    client: ClientKind,
+    codec: hcm::http_connection_manager::CodecType,
     label: &str,
     routes: hcm::http_connection_manager::RouteSpecifier,
     filters: Vec<hcm::HttpFilter>,
@@ -42,11 +48,13 @@ pub(super) fn connection_manager(
         ..Default::default()
     };
     let mut http_filters = filters;
-    http_filters.push(http_filter("envoy.filters.http.router", weft_xds::pack(&Router::default())));
+    // An Envoy would tell the application about itself.
+    let router = Router { suppress_envoy_headers: client == ClientKind::Envoy, ..Router::default() };
+    http_filters.push(http_filter("envoy.filters.http.router", weft_xds::pack(&router)));
     filter(
         "envoy.filters.network.http_connection_manager",
         weft_xds::pack(&hcm::HttpConnectionManager {
-            codec_type: hcm::http_connection_manager::CodecType::Auto.into(),
+            codec_type: codec.into(),
             stat_prefix: label.to_owned(),
             route_specifier: Some(routes),
             http_filters,
@@ -111,13 +119,27 @@ pub(super) fn relay(label: &str, cluster: &str, idle_timeout: Option<Duration>) 
 }
 
 pub(super) fn fault_filter(said: &Fault) -> hcm::HttpFilter {
+    http_filter(FAULT, weft_xds::pack(&fault_message(said)))
+}
+
+/// The filter of [`fault_by_route`]: without settings it does nothing.
+pub(super) fn unset_fault_filter() -> hcm::HttpFilter {
+    http_filter(FAULT, weft_xds::pack(&http_fault::HttpFault::default()))
+}
+
+/// A fault as settings of an Envoy's filter by its name, for a route table: those of a listener hold only for new connections.
+pub(super) fn fault_by_route(said: Option<&Fault>) -> HashMap<String, Any> {
+    said.map(|said| (FAULT.to_owned(), weft_xds::pack(&fault_message(said)))).into_iter().collect()
+}
+
+fn fault_message(said: &Fault) -> http_fault::HttpFault {
     let share = |numerator| {
         Some(kind::FractionalPercent {
             numerator,
             denominator: kind::fractional_percent::DenominatorType::Million.into(),
         })
     };
-    let message = http_fault::HttpFault {
+    http_fault::HttpFault {
         delay: said.delay.map(|(time, of)| fault::FaultDelay {
             percentage: share(of),
             fault_delay_secifier: duration(time).map(fault::fault_delay::FaultDelaySecifier::FixedDelay),
@@ -131,8 +153,7 @@ pub(super) fn fault_filter(said: &Fault) -> hcm::HttpFilter {
             ..Default::default()
         }),
         ..Default::default()
-    };
-    http_filter("envoy.filters.http.fault", weft_xds::pack(&message))
+    }
 }
 
 pub(super) fn http_filter(name: &str, config: Any) -> hcm::HttpFilter {
@@ -149,12 +170,9 @@ pub(super) fn filter(name: &str, config: Any) -> listener::Filter {
 
 /// The parts of a listener that do not depend on what it is for.
 pub(super) fn base(name: String, http_inspection: bool) -> listener::Listener {
-    let mut inspectors = vec![
-        inspector("envoy.filters.listener.original_dst", &OriginalDst {}),
-        inspector("envoy.filters.listener.tls_inspector", &TlsInspector::default()),
-    ];
+    let mut inspectors = vec![original_destination(), tls_inspector()];
     if http_inspection {
-        inspectors.push(inspector("envoy.filters.listener.http_inspector", &HttpInspector {}));
+        inspectors.push(http_inspector());
     }
     listener::Listener {
         name,
@@ -164,6 +182,18 @@ pub(super) fn base(name: String, http_inspection: bool) -> listener::Listener {
         continue_on_listener_filters_timeout: true,
         ..Default::default()
     }
+}
+
+pub(super) fn original_destination() -> listener::ListenerFilter {
+    inspector("envoy.filters.listener.original_dst", &OriginalDst {})
+}
+
+pub(super) fn tls_inspector() -> listener::ListenerFilter {
+    inspector("envoy.filters.listener.tls_inspector", &TlsInspector::default())
+}
+
+pub(super) fn http_inspector() -> listener::ListenerFilter {
+    inspector("envoy.filters.listener.http_inspector", &HttpInspector {})
 }
 
 fn inspector<M: Message + Name>(name: &str, config: &M) -> listener::ListenerFilter {

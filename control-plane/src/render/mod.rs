@@ -7,6 +7,7 @@
 //! | `routes` | route configurations |
 //! | `clusters` | clusters and their TLS |
 //! | `endpoints` | load assignments |
+//! | `envoy` | what an Envoy needs beside what our own sidecars do |
 //! | `http`, `tls`, `access`, `values` | the pieces that they share |
 //! | `wire` | encoding that is the same in every run |
 //!
@@ -16,6 +17,7 @@
 mod access;
 mod clusters;
 mod endpoints;
+mod envoy;
 mod http;
 mod inbound;
 mod outbound;
@@ -30,7 +32,7 @@ use weft_xds::google::protobuf::Any;
 use weft_xds::names::{self, ResourceName};
 
 use crate::model::Model;
-use crate::{ResourceKey, ResourceType, View};
+use crate::{ClientKind, ResourceKey, ResourceType, View};
 
 /// Renders a resource for a view; `None` if there is no such thing.
 ///
@@ -40,17 +42,24 @@ pub fn render(model: &Model, key: &ResourceKey, view: &View) -> Option<Any> {
     let name = ResourceName::parse(&key.name)?;
     match (key.kind, name) {
         (ResourceType::Listener, ResourceName::InboundListener { namespace, workload }) => {
-            inbound::listener(model, namespace, workload)
+            inbound::listener(model, namespace, workload, view)
         }
-        (ResourceType::Listener, ResourceName::OutboundListener(address)) => outbound::listener(model, address),
-        (ResourceType::Route, ResourceName::OutboundRoute(at)) => {
-            routes::configuration(model, at, view.namespace.as_deref())
+        (ResourceType::Listener, ResourceName::OutboundListener(address)) => outbound::listener(model, address, view),
+        (ResourceType::Listener, ResourceName::Outbound) if view.client == ClientKind::Envoy => {
+            Some(envoy::outbound(model.config()))
         }
-        (ResourceType::Route, ResourceName::PodCluster(address)) => {
-            routes::to_pod(model, address, view.namespace.as_deref())
+        (ResourceType::Cluster, ResourceName::Passthrough) if view.client == ClientKind::Envoy => {
+            Some(clusters::passthrough())
         }
-        (ResourceType::Cluster, ResourceName::ServiceCluster(at)) => clusters::service(model, at),
-        (ResourceType::Cluster, ResourceName::PodCluster(address)) => clusters::pod(model, address),
+        (ResourceType::Route, ResourceName::InboundRoute { namespace, workload, port })
+            if view.client == ClientKind::Envoy =>
+        {
+            inbound::routes(model, namespace, workload, port)
+        }
+        (ResourceType::Route, ResourceName::OutboundRoute(at)) => routes::configuration(model, at, view),
+        (ResourceType::Route, ResourceName::PodCluster(address)) => routes::to_pod(model, address, view),
+        (ResourceType::Cluster, ResourceName::ServiceCluster(at)) => clusters::service(model, at, view),
+        (ResourceType::Cluster, ResourceName::PodCluster(address)) => clusters::pod(model, address, view),
         (ResourceType::Cluster, ResourceName::InboundCluster(port)) => Some(clusters::inbound(port)),
         (ResourceType::Endpoint, ResourceName::ServiceCluster(at)) => {
             endpoints::service(model, at, view.zone.as_deref())
@@ -61,11 +70,12 @@ pub fn render(model: &Model, key: &ResourceKey, view: &View) -> Option<Any> {
 }
 
 /// The names that exist of a type, for clients that ask for everything. Clusters of pods' own addresses and inbound
-/// listeners are left out: they are for those who name them.
+/// listeners are left out: they are for those who name them. An Envoy never names a listener or a cluster, and so is told of all that it
+/// may need in the place of `workload`.
 #[must_use]
-pub fn names(model: &Model, kind: ResourceType) -> Vec<Arc<str>> {
+pub fn names(model: &Model, kind: ResourceType, client: ClientKind, workload: (&str, &str)) -> Vec<Arc<str>> {
     let ports = || model.services().flat_map(|s| s.ports.iter().map(move |p| (&s.name, p.port, &s.addresses)));
-    match kind {
+    let mut names: Vec<Arc<str>> = match kind {
         ResourceType::Listener => ports()
             .flat_map(|(_, port, addresses)| {
                 addresses.iter().map(move |ip| names::outbound_listener((*ip, port).into()).into())
@@ -78,7 +88,11 @@ pub fn names(model: &Model, kind: ResourceType) -> Vec<Arc<str>> {
             ports().map(|(s, port, _)| names::service_cluster(&s.namespace, &s.name, port).into()).collect()
         }
         ResourceType::Secret => Vec::new(),
+    };
+    if client == ClientKind::Envoy {
+        names.extend(envoy::more_names(model, kind, workload));
     }
+    names
 }
 
 /// Whether a resource may differ between two models. `false` is certain and cheap: the parts that it is made of are the very same.
@@ -106,9 +120,10 @@ pub fn may_differ(old: &Model, new: &Model, key: &ResourceKey) -> bool {
             && same(old.headless_at(address).map(|s| s.0), new.headless_at(address).map(|s| s.0))
     };
     let unchanged = match ResourceName::parse(&key.name) {
-        Some(ResourceName::InboundListener { namespace, workload }) => {
-            same(old.workload(namespace, workload), new.workload(namespace, workload))
-        }
+        Some(
+            ResourceName::InboundListener { namespace, workload }
+            | ResourceName::InboundRoute { namespace, workload, .. },
+        ) => same(old.workload(namespace, workload), new.workload(namespace, workload)),
         Some(ResourceName::OutboundListener(address)) => {
             same(old.service_at(address).map(|s| s.0), new.service_at(address).map(|s| s.0)) && pods_same(address)
         }
@@ -116,7 +131,7 @@ pub fn may_differ(old: &Model, new: &Model, key: &ResourceKey) -> bool {
             same(old.service(at.namespace, at.service), new.service(at.namespace, at.service))
         }
         Some(ResourceName::PodCluster(address)) => pods_same(address),
-        Some(ResourceName::InboundCluster(_)) | None => true,
+        Some(ResourceName::InboundCluster(_) | ResourceName::Outbound | ResourceName::Passthrough) | None => true,
     };
     !unchanged
 }

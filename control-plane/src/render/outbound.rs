@@ -7,22 +7,43 @@ use weft_xds::google::protobuf::Any;
 use weft_xds::names;
 
 use super::values::{address, ads, core, hcm, listener};
-use super::{http, routes, wire};
+use super::{envoy, http, routes, wire};
 use crate::model::{Model, Protocol, Service, ServicePort};
+use crate::{ClientKind, View};
 
-pub(super) fn listener(model: &Model, at: SocketAddr) -> Option<Any> {
-    let chains =
-        if let Some((service, port)) = model.service_at(at) { to_service(service, port) } else { to_pod(model, at)? };
+/// What becomes of connections to one original destination.
+pub(super) struct Destination {
+    pub(super) protocol: Protocol,
+    /// For statistics.
+    pub(super) label: String,
+    /// Where bytes go.
+    pub(super) cluster: String,
+    /// Where requests go.
+    pub(super) source: hcm::http_connection_manager::RouteSpecifier,
+    /// What requests pass before.
+    pub(super) filters: Vec<hcm::HttpFilter>,
+    pub(super) idle: Option<Duration>,
+}
+
+pub(super) fn listener(model: &Model, at: SocketAddr, view: &View) -> Option<Any> {
+    let to = match model.service_at(at) {
+        Some((service, port)) => to_service(service, port),
+        None => to_pod(model, at)?,
+    };
+    let base = http::base(names::outbound_listener(at), true);
+    let message = match view.client {
+        ClientKind::Envoy => envoy::detecting(base, &to),
+        ClientKind::Weft | ClientKind::Grpc => listener::Listener { filter_chains: chains(to), ..base },
+    };
     let message = listener::Listener {
         address: address(at),
         traffic_direction: core::TrafficDirection::Outbound.into(),
-        filter_chains: chains,
-        ..http::base(names::outbound_listener(at), true)
+        ..message
     };
     Some(wire::pack(&message, &wire::LISTENER))
 }
 
-fn to_service(service: &Service, port: &ServicePort) -> Vec<listener::FilterChain> {
+fn to_service(service: &Service, port: &ServicePort) -> Destination {
     let name = &service.name;
     let label = names::outbound_route(&name.namespace, &name.name, port.port);
     let cluster = names::service_cluster(&name.namespace, &name.name, port.port);
@@ -32,12 +53,12 @@ fn to_service(service: &Service, port: &ServicePort) -> Vec<listener::FilterChai
         route_config_name: label.clone(),
     });
     let faults = port.fault.iter().map(|fault| http::fault_filter(fault)).collect();
-    chains(port.protocol, &label, &cluster, source, faults, idle)
+    Destination { protocol: port.protocol, label, cluster, source, filters: faults, idle }
 }
 
 /// A call to a pod's own address: one endpoint. Routes, policy and faults are those of the headless service that owns it, if exactly
 /// one does.
-fn to_pod(model: &Model, at: SocketAddr) -> Option<Vec<listener::FilterChain>> {
+fn to_pod(model: &Model, at: SocketAddr) -> Option<Destination> {
     use hcm::http_connection_manager::RouteSpecifier;
     let pod = model.pod_at(at.ip())?;
     let protocol = pod_protocol(model, at)?;
@@ -47,11 +68,12 @@ fn to_pod(model: &Model, at: SocketAddr) -> Option<Vec<listener::FilterChain>> {
         let rds = hcm::Rds { config_source: Some(ads()), route_config_name: cluster.clone() };
         let faults = port.fault.iter().map(|fault| http::fault_filter(fault)).collect();
         let idle = port.traffic.idle_timeout;
-        return Some(chains(protocol, &label, &cluster, RouteSpecifier::Rds(rds), faults, idle));
+        return Some(Destination { protocol, label, cluster, source: RouteSpecifier::Rds(rds), filters: faults, idle });
     }
     let name = format!("{}/{}", pod.name, at.port());
     let source = RouteSpecifier::RouteConfig(routes::only(&label, &name, &cluster, true));
-    Some(chains(protocol, &label, &cluster, source, Vec::new(), Some(Duration::from_secs(3600))))
+    let idle = Some(Duration::from_secs(3600));
+    Some(Destination { protocol, label, cluster, source, filters: Vec::new(), idle })
 }
 
 /// What a pod speaks on a port. A port that nobody declared is opaque: so the pod's own sidecar takes it too.
@@ -61,25 +83,16 @@ pub(super) fn pod_protocol(model: &Model, at: SocketAddr) -> Option<Protocol> {
     Some(workload.and_then(|w| w.ports.get(&at.port())).map_or(Protocol::Opaque, |p| p.protocol))
 }
 
-fn chains(
-    protocol: Protocol,
-    label: &str,
-    cluster: &str,
-    source: hcm::http_connection_manager::RouteSpecifier,
-    filters: Vec<hcm::HttpFilter>,
-    idle: Option<Duration>,
-) -> Vec<listener::FilterChain> {
-    let relay = |name| http::chain(name, vec![http::relay(label, cluster, idle)]);
-    let manager = || http::chain("http", vec![http::connection_manager(label, source, filters, idle)]);
-    let only = |transport: &str, protocols, chain| listener::FilterChain {
-        filter_chain_match: Some(listener::FilterChainMatch {
-            transport_protocol: transport.to_owned(),
-            application_protocols: protocols,
-            ..Default::default()
-        }),
-        ..chain
+fn chains(to: Destination) -> Vec<listener::FilterChain> {
+    let relay = |name| http::chain(name, vec![http::relay(&to.label, &to.cluster, to.idle)]);
+    let auto = hcm::http_connection_manager::CodecType::Auto;
+    let manager = || {
+        http::chain(
+            "http",
+            vec![http::connection_manager(ClientKind::Weft, auto, &to.label, to.source, to.filters, to.idle)],
+        )
     };
-    match protocol {
+    match to.protocol {
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => vec![manager()],
         Protocol::Opaque => vec![relay("tcp")],
         // An application's own TLS may carry the ALPN name of HTTP: the transport tells them apart. And since a chain that names the
@@ -89,6 +102,18 @@ fn chains(
             only("raw_buffer", Vec::new(), relay("tcp")),
             only("tls", Vec::new(), relay("own-tls")),
         ],
+    }
+}
+
+/// A chain for what was found in the first bytes.
+pub(super) fn only(transport: &str, protocols: Vec<String>, chain: listener::FilterChain) -> listener::FilterChain {
+    listener::FilterChain {
+        filter_chain_match: Some(listener::FilterChainMatch {
+            transport_protocol: transport.to_owned(),
+            application_protocols: protocols,
+            ..Default::default()
+        }),
+        ..chain
     }
 }
 

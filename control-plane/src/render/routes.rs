@@ -8,37 +8,39 @@ use weft_xds::google::protobuf::Any;
 use weft_xds::names::{self, ServicePort as At};
 
 use super::values::{any, core, duration, limit, matcher, number, regex, route, string, truth};
+use super::{envoy, http, wire};
 use crate::model::Model;
-use crate::model::policy::{Retries, Traffic};
+use crate::model::policy::{Fault, Retries, Traffic};
 use crate::model::route::{
     Action, Backend, Forward, HeaderChanges, NamedMatch, PathChange, PathMatch, Redirect, Reference, RequestMatch,
     Rule, ValueMatch,
 };
+use crate::{ClientKind, View};
 
 /// A request that certainly reached no application is sent again, whatever its method and whatever policies say.
 const ALWAYS_RETRIED: [&str; 3] = ["connect-failure", "refused-stream", "reset-before-request"];
 const ALWAYS_RETRIES: u32 = 2;
 const BACKOFF: Duration = Duration::from_millis(25);
 
-pub(super) fn configuration(model: &Model, at: At<'_>, namespace: Option<&str>) -> Option<Any> {
+pub(super) fn configuration(model: &Model, at: At<'_>, view: &View) -> Option<Any> {
     let service = model.service(at.namespace, at.service)?;
     let port = service.port(at.port)?;
     let cluster = names::service_cluster(at.namespace, at.service, at.port);
-    let routes = match port.routes.for_namespace(namespace) {
+    let routes = match port.routes.for_namespace(view.namespace.as_deref()) {
         // Requests that no rule matches are answered with 404 (Gateway API, HTTPRouteRule).
         Some(rules) => rules.iter().map(|rule| rule_route(rule, &port.traffic)).collect(),
         None => everything(&format!("{}/default", service.name), &cluster, &port.traffic),
     };
     let name = names::outbound_route(at.namespace, at.service, at.port);
-    Some(weft_xds::pack(&table(name, routes)))
+    Some(pack_for(view, table(name, routes), port.fault.as_deref()))
 }
 
 /// Calls to a pod's own address by the routes of the headless service that owns it. Where they lead to that service they lead to this
 /// pod, which is what the caller chose.
-pub(super) fn to_pod(model: &Model, at: SocketAddr, namespace: Option<&str>) -> Option<Any> {
+pub(super) fn to_pod(model: &Model, at: SocketAddr, view: &View) -> Option<Any> {
     let (service, port) = model.headless_at(at)?;
     let pod = names::pod_cluster(at);
-    let routes = match port.routes.for_namespace(namespace) {
+    let routes = match port.routes.for_namespace(view.namespace.as_deref()) {
         Some(rules) => {
             let of_service = names::service_cluster(&service.name.namespace, &service.name.name, port.port);
             let mut routes: Vec<_> = rules.iter().map(|rule| rule_route(rule, &port.traffic)).collect();
@@ -47,7 +49,19 @@ pub(super) fn to_pod(model: &Model, at: SocketAddr, namespace: Option<&str>) -> 
         }
         None => everything(&format!("{}/default", service.name), &pod, &port.traffic),
     };
-    Some(weft_xds::pack(&table(pod, routes)))
+    Some(pack_for(view, table(pod, routes), port.fault.as_deref()))
+}
+
+/// With what our own proxy knows by itself, or has in its listener.
+fn pack_for(view: &View, mut table: route::RouteConfiguration, fault: Option<&Fault>) -> Any {
+    if view.client != ClientKind::Envoy {
+        return weft_xds::pack(&table);
+    }
+    for host in &mut table.virtual_hosts {
+        host.routes = std::mem::take(&mut host.routes).into_iter().flat_map(envoy::retried_as_ours).collect();
+        host.typed_per_filter_config = http::fault_by_route(fault);
+    }
+    wire::pack(&table, &wire::ROUTES)
 }
 
 fn replace_cluster(route: &mut route::Route, old: &str, new: &str) {
@@ -173,6 +187,18 @@ fn request_match(m: &RequestMatch) -> route::RouteMatch {
                 query_parameter_match_specifier: Some(QueryParameterMatchSpecifier::StringMatch(value(&q.value))),
             })
             .collect(),
+        ..Default::default()
+    }
+}
+
+/// One of the methods that this regular expression matches.
+pub(super) fn method_in(methods: &str) -> route::HeaderMatcher {
+    use matcher::string_matcher::MatchPattern::SafeRegex;
+    route::HeaderMatcher {
+        name: ":method".to_owned(),
+        header_match_specifier: Some(route::header_matcher::HeaderMatchSpecifier::StringMatch(string(SafeRegex(
+            regex(methods),
+        )))),
         ..Default::default()
     }
 }

@@ -2,8 +2,9 @@
 
 use weft_xds::names;
 
-use super::values::{ads, any, core, sockets, truth};
+use super::values::{ads, any, core, matcher, sockets, string, truth};
 use crate::model::Protocol;
+use crate::{ClientKind, View};
 
 /// What a sidecar offers and accepts for a protocol: the ALPN name says what is inside.
 pub(super) fn alpn(protocol: Protocol) -> Vec<&'static str> {
@@ -15,11 +16,11 @@ pub(super) fn alpn(protocol: Protocol) -> Vec<&'static str> {
     }
 }
 
-pub(super) fn downstream(alpn: &[&str]) -> core::TransportSocket {
+pub(super) fn downstream(alpn: &[&str], view: &View) -> core::TransportSocket {
     socket(
         "envoy.transport_sockets.tls",
         &sockets::DownstreamTlsContext {
-            common_tls_context: Some(common(alpn)),
+            common_tls_context: Some(common(alpn, view)),
             require_client_certificate: truth(true),
             // A resumed session would skip the check of the peer's certificate against a new bundle.
             disable_stateful_session_resumption: true,
@@ -31,11 +32,40 @@ pub(super) fn downstream(alpn: &[&str]) -> core::TransportSocket {
     )
 }
 
-pub(super) fn upstream(alpn: &[&str], sni: String) -> core::TransportSocket {
+/// Toward endpoints whose identity is in their metadata, where our own sidecars look for it.
+pub(super) fn upstream(alpn: &[&str], sni: String, view: &View) -> core::TransportSocket {
+    client(common(alpn, view), sni)
+}
+
+/// Toward endpoints that must have this identity.
+pub(super) fn upstream_to(identity: &str, alpn: &[&str], sni: String, view: &View) -> core::TransportSocket {
+    use matcher::string_matcher::MatchPattern;
+    use sockets::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let san = sockets::SubjectAltNameMatcher {
+        san_type: sockets::subject_alt_name_matcher::SanType::Uri.into(),
+        matcher: Some(string(MatchPattern::Exact(identity.to_owned()))),
+        ..Default::default()
+    };
+    let both = CombinedCertificateValidationContext {
+        default_validation_context: Some(sockets::CertificateValidationContext {
+            match_typed_subject_alt_names: vec![san],
+            ..Default::default()
+        }),
+        validation_context_sds_secret_config: Some(secret(names::SECRET_BUNDLE, ads())),
+        ..Default::default()
+    };
+    let context = sockets::CommonTlsContext {
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(both)),
+        ..common(alpn, view)
+    };
+    client(context, sni)
+}
+
+fn client(context: sockets::CommonTlsContext, sni: String) -> core::TransportSocket {
     socket(
         "envoy.transport_sockets.tls",
         &sockets::UpstreamTlsContext {
-            common_tls_context: Some(common(alpn)),
+            common_tls_context: Some(context),
             sni,
             // As above: no sessions to resume.
             max_session_keys: super::values::number(0_u32),
@@ -51,7 +81,7 @@ pub(super) fn plaintext() -> core::TransportSocket {
     )
 }
 
-fn common(alpn: &[&str]) -> sockets::CommonTlsContext {
+fn common(alpn: &[&str], view: &View) -> sockets::CommonTlsContext {
     use sockets::tls_parameters::TlsProtocol::TlSv13;
     sockets::CommonTlsContext {
         tls_params: Some(sockets::TlsParameters {
@@ -59,10 +89,11 @@ fn common(alpn: &[&str]) -> sockets::CommonTlsContext {
             tls_maximum_protocol_version: TlSv13.into(),
             ..Default::default()
         }),
-        tls_certificate_sds_secret_configs: vec![secret(names::SECRET_IDENTITY)],
+        tls_certificate_sds_secret_configs: vec![secret(names::SECRET_IDENTITY, identity(view))],
         validation_context_type: Some(
             sockets::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(secret(
                 names::SECRET_BUNDLE,
+                ads(),
             )),
         ),
         alpn_protocols: alpn.iter().map(|&name| name.to_owned()).collect(),
@@ -70,8 +101,20 @@ fn common(alpn: &[&str]) -> sockets::CommonTlsContext {
     }
 }
 
-fn secret(name: &str) -> sockets::SdsSecretConfig {
-    sockets::SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) }
+fn secret(name: &str, source: core::ConfigSource) -> sockets::SdsSecretConfig {
+    sockets::SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
+}
+
+/// Where the workload's own key and certificate come from. Our own sidecars never ask for them: they have them.
+fn identity(view: &View) -> core::ConfigSource {
+    let (ClientKind::Envoy, Some(folder)) = (view.client, &view.agent_folder) else { return ads() };
+    core::ConfigSource {
+        resource_api_version: core::ApiVersion::V3.into(),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::PathConfigSource(
+            core::PathConfigSource { path: format!("{folder}/{}", names::AGENT_IDENTITY), ..Default::default() },
+        )),
+        ..Default::default()
+    }
 }
 
 fn socket<M: prost::Message + prost::Name>(name: &str, context: &M) -> core::TransportSocket {

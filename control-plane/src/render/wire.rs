@@ -23,10 +23,14 @@ const STRUCT: Shape = Shape::Message(&[(1, Shape::Map(&Shape::Flat))]);
 const METADATA: Shape = Shape::Message(&[(1, Shape::Map(&STRUCT))]);
 /// `envoy.config.listener.v3.Listener`.
 pub(super) const LISTENER: Shape = Shape::Message(&[(6, METADATA)]);
-/// `envoy.config.cluster.v3.Cluster`.
-pub(super) const CLUSTER: Shape = Shape::Message(&[(25, METADATA)]);
+/// `envoy.config.cluster.v3.Cluster`: the criteria of its socket matches, and metadata.
+pub(super) const CLUSTER: Shape = Shape::Message(&[(43, Shape::Message(&[(2, STRUCT)])), (25, METADATA)]);
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`: endpoints, lb_endpoints, metadata.
 pub(super) const ENDPOINTS: Shape = Shape::Message(&[(2, Shape::Message(&[(2, Shape::Message(&[(3, METADATA)]))]))]);
+/// `envoy.config.route.v3.RouteConfiguration`: the filters' settings of its virtual hosts.
+pub(super) const ROUTES: Shape = Shape::Message(&[(2, Shape::Message(&[(15, Shape::Map(&Shape::Flat))]))]);
+/// `envoy.extensions.filters.http.rbac.v3.RBACPerRoute`.
+pub(super) const RBAC_PER_ROUTE: Shape = Shape::Message(&[(2, RBAC)]);
 /// The RBAC filters: rules, policies.
 pub(super) const RBAC: Shape = Shape::Message(&[(1, Shape::Message(&[(2, Shape::Map(&Shape::Flat))]))]);
 

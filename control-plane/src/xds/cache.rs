@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use weft_xds::google::protobuf::Any;
 
 use crate::configuration::Configuration;
-use crate::{ResourceKey, ResourceType, View};
+use crate::{ClientKind, ResourceKey, ResourceType, View};
 
 /// Updates after which a resource that nobody is subscribed to is forgotten.
 const FORGET_AFTER: u64 = 2;
@@ -181,9 +181,9 @@ impl Cache {
         entry.rendered.clone()
     }
 
-    /// Every resource of a type that a wildcard covers.
-    pub(crate) fn names(&self, kind: ResourceType) -> Vec<Arc<str>> {
-        self.configuration().names(kind)
+    /// Every resource of a type that a wildcard of such a client in the place of `workload` covers.
+    pub(crate) fn names(&self, kind: ResourceType, client: ClientKind, workload: (&str, &str)) -> Vec<Arc<str>> {
+        self.configuration().names(kind, client, workload)
     }
 
     /// Takes over a new configuration, known since `since`: renders what is in use and may differ. Says how many resources

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use weft_xds::envoy::config::core::v3::node::UserAgentVersionType;
+use weft_xds::envoy::config::core::v3::{Node, node::UserAgentVersionType};
+use weft_xds::{metadata, names};
 
 use super::cache::{Cache, Missed, Rendered};
 use super::registry::{Connected, Registry};
@@ -17,7 +18,7 @@ use super::wire::Dialect;
 use crate::identity::{Caller, Principal};
 use crate::metrics::Metrics;
 use crate::sources::SourceState;
-use crate::{ResourceType, View};
+use crate::{ClientKind, ResourceType, View};
 
 /// What all streams share.
 #[derive(Clone)]
@@ -43,7 +44,8 @@ pub(crate) async fn serve<D: Dialect>(
     let Caller { principal, expires, close } = caller;
     let connected = shared.registry.add(&shared.metrics, &principal, D::NAME);
     let mut stream = Serving::<D> {
-        visible: Visible { view: principal.view(), cache: shared.cache.clone(), principal },
+        // Until it says what it is, which it does before it asks for anything.
+        visible: Visible { view: principal.view(ClientKind::Weft), cache: shared.cache.clone(), principal },
         session: D::default(),
         metrics: shared.metrics,
         connected,
@@ -143,6 +145,7 @@ impl<D: Dialect> Serving<D> {
             };
             let agent = format!("{} {version}", node.user_agent_name);
             self.connected.introduce(&node.id, agent.trim());
+            self.visible.view = view_of(&self.visible.principal, node);
         }
         let url = D::type_url(&request);
         let kind = ResourceType::from_url(url).ok_or_else(|| {
@@ -218,6 +221,15 @@ impl<D: Dialect> Serving<D> {
     }
 }
 
+/// How a client sees the configuration, by who it proved to be and what it says it is.
+fn view_of(principal: &Principal, node: &Node) -> View {
+    let client = ClientKind::of_user_agent(&node.user_agent_name);
+    let mesh = node.metadata.as_ref().and_then(|all| metadata::nested(all, names::METADATA));
+    let folder = mesh.and_then(|mesh| metadata::str(mesh, names::key::AGENT_FOLDER)).unwrap_or(names::AGENT_FOLDER);
+    let agent_folder = (client == ClientKind::Envoy).then(|| folder.trim_end_matches('/').into());
+    View { agent_folder, ..principal.view(client) }
+}
+
 /// What the changes since the last look mean for one stream.
 #[derive(Debug, Default)]
 struct CaughtUp {
@@ -248,7 +260,8 @@ impl Resources for Visible {
     }
 
     fn names(&self, kind: ResourceType) -> Vec<Arc<str>> {
-        let mut names = self.cache.names(kind);
+        let workload = (&*self.principal.namespace, &*self.principal.workload);
+        let mut names = self.cache.names(kind, self.view.client, workload);
         if kind == ResourceType::Listener {
             names.push(self.principal.inbound_listener().into());
         }

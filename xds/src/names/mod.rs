@@ -50,10 +50,22 @@ pub mod key {
     pub const TRUST_DOMAIN: &str = "trust_domain";
     /// Node: packet mark of the proxy's own connections.
     pub const MARK: &str = "mark";
+    /// Node: folder in which `weft agent` keeps key, certificate and bundle, for other programs than our own proxy.
+    pub const AGENT_FOLDER: &str = "agent_folder";
     /// Node: path of the admin server's Unix socket.
     pub const ADMIN_SOCKET: &str = "admin_socket";
 }
 
+/// Where `weft agent` keeps key, certificate and bundle unless told otherwise.
+pub const AGENT_FOLDER: &str = "/var/run/weft";
+/// The file in that folder by which Envoy finds key and certificate.
+pub const AGENT_IDENTITY: &str = "identity.json";
+/// The file in that folder by which Envoy finds the bundle.
+pub const AGENT_BUNDLE: &str = "bundle.json";
+/// What gRPC applications' bootstrap files call the certificates that `weft agent` keeps.
+pub const CERTIFICATE_PROVIDER: &str = "weft";
+/// What gRPC servers ask for: the listener of the address on which they listen, in place of `%s`.
+pub const GRPC_SERVER_TEMPLATE: &str = "grpc/server?xds.resource.listening_address=%s";
 /// SDS name of the proxy's own key and certificate; never asked from the control plane.
 pub const SECRET_IDENTITY: &str = "identity";
 /// SDS name of the trust bundle.

@@ -19,12 +19,26 @@ pub enum ResourceName<'a> {
     OutboundListener(SocketAddr),
     /// Route configuration `outbound/<namespace>/<service>/<port>`.
     OutboundRoute(ServicePort<'a>),
+    /// Route configuration `inbound/<namespace>/<workload>/<port>`: requests that arrive at a port of one workload's pods, for clients that
+    /// take them from a listener of their own.
+    InboundRoute {
+        /// The workload's namespace.
+        namespace: &'a str,
+        /// The workload (owner), not the pod.
+        workload: &'a str,
+        /// The pods' port.
+        port: u16,
+    },
     /// Cluster and EDS name `service/<namespace>/<service>/<port>`.
     ServiceCluster(ServicePort<'a>),
     /// Cluster and EDS name `pod/<ip>/<port>`: a pod called by its own address.
     PodCluster(SocketAddr),
     /// Cluster `inbound/<port>`: delivery to the original address.
     InboundCluster(u16),
+    /// Listener `outbound`: redirected connections, for clients that do not listen for them by themselves.
+    Outbound,
+    /// Cluster `passthrough`: destinations that the mesh does not know, for clients that need a cluster to relay to them.
+    Passthrough,
 }
 
 /// A port of a service.
@@ -45,12 +59,22 @@ impl<'a> ResourceName<'a> {
         if let Ok(address) = name.parse::<SocketAddr>() {
             return Some(Self::OutboundListener(address));
         }
+        match name {
+            OUTBOUND => return Some(Self::Outbound),
+            PASSTHROUGH => return Some(Self::Passthrough),
+            _ => {}
+        }
         let mut parts = name.split('/');
         let parsed = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
             ("inbound", port, None, None) => Self::InboundCluster(port.parse().ok()?),
             ("inbound", namespace, Some(workload), None) => {
                 Self::InboundListener { namespace: non_empty(namespace)?, workload: non_empty(workload)? }
             }
+            ("inbound", namespace, Some(workload), Some(port)) => Self::InboundRoute {
+                namespace: non_empty(namespace)?,
+                workload: non_empty(workload)?,
+                port: port.parse().ok()?,
+            },
             ("outbound", namespace, Some(service), Some(port)) => {
                 Self::OutboundRoute(service_port(namespace, service, port)?)
             }
@@ -74,19 +98,33 @@ impl fmt::Display for ResourceName<'_> {
             Self::OutboundRoute(to) => {
                 write!(f, "outbound/{}/{}/{}", to.namespace, to.service, to.port)
             }
+            Self::InboundRoute { namespace, workload, port } => write!(f, "inbound/{namespace}/{workload}/{port}"),
             Self::ServiceCluster(to) => {
                 write!(f, "service/{}/{}/{}", to.namespace, to.service, to.port)
             }
             Self::PodCluster(address) => write!(f, "pod/{}/{}", address.ip(), address.port()),
             Self::InboundCluster(port) => write!(f, "inbound/{port}"),
+            Self::Outbound => f.write_str(OUTBOUND),
+            Self::Passthrough => f.write_str(PASSTHROUGH),
         }
     }
 }
+
+/// Name of the listener for redirected connections, for clients that do not listen for them by themselves.
+pub const OUTBOUND: &str = "outbound";
+/// Name of the cluster of destinations that the mesh does not know, for clients that need one to relay to them.
+pub const PASSTHROUGH: &str = "passthrough";
 
 /// Name of the listener for traffic that arrives at a workload's pods.
 #[must_use]
 pub fn inbound_listener(namespace: &str, workload: &str) -> String {
     ResourceName::InboundListener { namespace, workload }.to_string()
+}
+
+/// Name of the route configuration for requests that arrive at a port of a workload's pods.
+#[must_use]
+pub fn inbound_route(namespace: &str, workload: &str, port: u16) -> String {
+    ResourceName::InboundRoute { namespace, workload, port }.to_string()
 }
 
 /// Name of the listener for one original destination.
@@ -186,6 +224,9 @@ mod tests {
             pod_cluster("198.18.0.7:8080".parse().unwrap()),
             pod_cluster("[fd00:198:18::7]:8080".parse().unwrap()),
             inbound_cluster(8080),
+            inbound_route("shop", "reviews-v1", 8080),
+            OUTBOUND.to_owned(),
+            PASSTHROUGH.to_owned(),
         ] {
             let parsed = ResourceName::parse(&name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!(parsed.to_string(), name);
