@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weft_api::Duration;
 
+use crate::agent::AgentArgs;
 use crate::ask::Address;
 use crate::cluster::{Cluster, PodName};
 use crate::completion;
@@ -73,6 +74,12 @@ pub(crate) enum Command {
     ///
     /// weft uninstall | kubectl delete --ignore-not-found -f -
     Uninstall(UninstallArgs),
+    /// Keep key, certificate and trust bundle in files, for an Envoy or a gRPC application
+    ///
+    /// Makes a key, has the control plane sign for it, and writes both with the roots into a folder, replaced in one step; renews the certificate at
+    /// half of its life, and follows the roots. Runs until SIGTERM. What uses the files is told of them by `weft agent bootstrap`, and may start when
+    /// the folder holds identity.json.
+    Agent(Box<AgentArgs>),
     /// Give the pods in files a sidecar, as the webhook does
     ///
     /// Prints the files with every Pod, Deployment, StatefulSet, DaemonSet, Job and CronJob injected. What cannot be injected is printed as it

@@ -8,6 +8,7 @@
 //! | [`check`] | `weft check`: whether a cluster is ready for Weft, and Weft well in it |
 //! | [`logs`], [`version`] | `weft logs`, `weft version`: of proxies and control planes in a cluster |
 //! | [`validate`] | `weft validate`: the control plane's validation, without a control plane |
+//! | [`agent`] | `weft agent`: key, certificate and trust bundle in files, for an Envoy or a gRPC application |
 //! | [`inject`] | `weft inject`, `weft uninject`: files with and without sidecars |
 //! | [`install`] | `weft install`, `weft uninstall`: manifests for Kubernetes |
 //! | [`completion`] | `weft completion`: what shells complete, names of pods too |
@@ -19,6 +20,7 @@
 //!
 //! Invariant: standard output carries data only; messages and errors go to standard error.
 
+mod agent;
 mod ask;
 mod check;
 mod cluster;
@@ -66,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Validate(args) => validate::run(&args),
         Command::Completion { shell } => completion::script(shell),
         Command::Version(args) => wait_for(version::run(args)),
+        Command::Agent(args) => agent::run(args),
         Command::Inject(args) => inject::inject(&args),
         Command::Uninject(args) => inject::uninject(&args),
         Command::Install(args) => install::run(&args),

@@ -23,5 +23,5 @@ pub use channel::{ControlPlane, ControlPlaneChannel, ControlPlaneTls, Dialect};
 pub use client::{Client, Connect, Dump, Handle, Parts, Responses, Wants};
 pub use kind::{Key, Kind};
 pub use on_demand::{ANSWER_LIMIT, IDLE_LIMIT, Lookup, MAX_DESTINATIONS, OnDemand};
-pub use resource::{Applier, Compiler, Resource};
+pub use resource::{Applier, Compiler, Resource, trust_bundle};
 pub use state::{Answer, Change, Compile, Compiled, Raw, Record, Refusal, State, WARM_LIMIT};

@@ -151,6 +151,14 @@ fn same_name(found: &str, asked: &str, field: &str) -> Result<(), FieldError> {
 }
 
 fn bundle(message: &Secret) -> Result<Arc<[CertificateDer<'static>]>, FieldError> {
+    Ok(trust_bundle(message)?.certificates().into())
+}
+
+/// The trust bundle in a secret.
+///
+/// # Errors
+/// If it is another kind of secret, or its certificates cannot be used.
+pub fn trust_bundle(message: &Secret) -> Result<TrustBundle, FieldError> {
     const PATH: &str = "validation_context.trusted_ca";
     let Some(secret::Type::ValidationContext(context)) = &message.r#type else {
         return Err(FieldError::missing("validation_context", "only trust bundles are taken from the control plane"));
@@ -165,8 +173,7 @@ fn bundle(message: &Secret) -> Result<Arc<[CertificateDer<'static>]>, FieldError
     };
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
-    TrustBundle::new(certificates.clone()).map_err(|error| unusable(&error))?;
-    Ok(certificates.into())
+    TrustBundle::new(certificates).map_err(|error| unusable(&error))
 }
 
 /// Puts changes into the snapshot: all of a batch at once.

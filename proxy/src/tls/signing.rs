@@ -152,12 +152,13 @@ where
             tokio::time::timeout(ATTEMPT, self.sign()).await.map_err(|_| SigningError::Timeout)??;
         let chain = leaf.certified.cert.clone();
         tracing::info!(identity = %leaf.identity, serial = leaf.serial, "certificate signed");
-        self.local.install(leaf, Some(bundle));
+        // Before it is in force: whoever hears that it is finds it in the folder too.
         if let Some(state) = &self.state
             && let Err(error) = state.save_leaf(&key.serialize_pem(), &chain)
         {
             tracing::warn!(%error, "the certificate will not survive a restart");
         }
+        self.local.install(leaf, Some(bundle));
         self.save_bundle();
         Ok(())
     }

@@ -101,6 +101,22 @@ impl StateDir {
         TrustBundle::new(certificates(&path, &pem)?).map(Some).map_err(|source| StateError::Identity { path, source })
     }
 
+    /// The key saved last, and its chain, each as PEM; `None` if there are none.
+    ///
+    /// # Errors
+    /// As [`load_leaf`](Self::load_leaf).
+    pub fn load_pem(&self) -> Result<Option<(String, String)>, StateError> {
+        if self.load_leaf()?.is_none() {
+            return Ok(None);
+        }
+        let path = self.folder.join(IDENTITY);
+        let text = fs::read_to_string(&path).map_err(|source| at(&path, source))?;
+        // As `save_leaf` writes it: the key first.
+        let chain = text.find("-----BEGIN CERTIFICATE-----").unwrap_or(text.len());
+        let (key, chain) = text.split_at(chain);
+        Ok(Some((key.to_owned(), chain.to_owned())))
+    }
+
     /// Saves a key (PKCS #8 PEM) with its chain.
     ///
     /// # Errors
@@ -118,11 +134,7 @@ impl StateDir {
     /// # Errors
     /// As [`save_leaf`](Self::save_leaf).
     pub fn save_bundle(&self, bundle: &TrustBundle) -> Result<(), StateError> {
-        let mut text = String::new();
-        for certificate in bundle.certificates() {
-            push_pem(&mut text, certificate);
-        }
-        self.replace(BUNDLE, &text)
+        self.replace(BUNDLE, &bundle_pem(bundle))
     }
 
     /// Writes beside and renames, so that a reader sees the old contents or the new, never a part.
@@ -156,6 +168,16 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| StateError::Pem { path: path.to_owned(), problem: error.to_string() })
+}
+
+/// A trust bundle as PEM.
+#[must_use]
+pub fn bundle_pem(bundle: &TrustBundle) -> String {
+    let mut text = String::new();
+    for certificate in bundle.certificates() {
+        push_pem(&mut text, certificate);
+    }
+    text
 }
 
 /// RFC 7468: lines of 64 characters.
