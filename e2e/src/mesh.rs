@@ -53,6 +53,18 @@ impl Mesh {
         self.in_force().await
     }
 
+    /// Fails if a sidecar has ever rejected what it was sent.
+    ///
+    /// # Errors
+    /// If the control plane does not answer, or counts a rejection.
+    pub async fn none_rejected(&self) -> Result<(), Error> {
+        let rejected = self.control_plane().metrics().await?.sum("weft_control_plane_nacks_total", &[]);
+        if rejected > 0.0 {
+            return Err(Error::unexpected("a sidecar rejects what it is sent", rejected.to_string()));
+        }
+        Ok(())
+    }
+
     /// Replaces the Services; waits until they have addresses, and every pod knows their names.
     ///
     /// # Errors

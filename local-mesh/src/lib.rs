@@ -8,6 +8,7 @@
 //! | [`mesh`] | the whole: start, add pods, edit the configuration and wait until it is in force, stop |
 //! | [`control_plane`] | its process, and what it says about itself |
 //! | [`pod`], [`app`] | one pod: sidecar, redirection, the file that declares it; its application |
+//! | [`sidecar`] | what runs as its sidecar: our proxy, or an Envoy with `weft agent` beside it |
 //! | [`folder`] | the folder of YAML that the control plane watches |
 //! | [`probe`], [`load`] | one call from inside a pod; many, counted |
 //! | [`client`], [`metrics`] | small HTTP requests; Prometheus text |
@@ -24,6 +25,7 @@ pub mod metrics;
 pub mod pod;
 pub mod probe;
 pub mod programs;
+pub mod sidecar;
 pub mod wait;
 
 pub use app::App;
@@ -36,6 +38,7 @@ pub use metrics::{Sample, Samples};
 pub use pod::{Endpoint, MeshPod, Spec};
 pub use probe::Outcome;
 pub use programs::Programs;
+pub use sidecar::{Counted, Dialect, Sidecar};
 
 /// The trust domain of the identities.
 pub const TRUST_DOMAIN: &str = "weft.local";

@@ -2,27 +2,24 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use weft_cni::redirect::{PROBE_PORT, Redirect};
 use weft_sandbox::{Pod, Process};
 
 use crate::client::{Answer, Call};
 use crate::control_plane::{ControlPlane, alive};
 use crate::programs::Programs;
-use crate::{App, Error, Load, Outcome, Samples, TRUST_DOMAIN, probe, wait};
+use crate::sidecar::{self, Counted, Sidecar};
+use crate::{App, Error, Load, Outcome, Samples, probe, wait};
 
 /// How long a pod may take from nothing to serving, on a machine that is busy.
 const START: Duration = Duration::from_secs(60);
 
 /// The mark that the sidecar sets on its connections: a rootless sandbox has only one user to tell it by.
-const MARK: u32 = 0x57ef;
-
-/// Environment variable with the log level of all sidecars, for finding out why something fails.
-pub const LOG: &str = "WEFT_SIDECAR_LOG";
+pub(crate) const MARK: u32 = 0x57ef;
 
 /// What a new pod shall be.
 #[derive(Debug, Clone)]
@@ -37,6 +34,8 @@ pub struct Spec {
     pub version: String,
     /// The service account, which is the identity.
     pub service_account: String,
+    /// What runs as its sidecar.
+    pub sidecar: Sidecar,
 }
 
 impl Spec {
@@ -48,6 +47,7 @@ impl Spec {
             role: None,
             version: "v1".to_owned(),
             service_account: name.to_owned(),
+            sidecar: Sidecar::default(),
         }
     }
 
@@ -60,6 +60,12 @@ impl Spec {
             service_account: role.to_owned(),
             ..Self::client(name)
         }
+    }
+
+    /// The same with this sidecar.
+    #[must_use]
+    pub fn with(self, sidecar: Sidecar) -> Self {
+        Self { sidecar, ..self }
     }
 
     /// The file that declares the pod.
@@ -79,48 +85,6 @@ impl Spec {
              spec:\n  addresses: [\"{v4}\", \"{v6}\"]\n  serviceAccount: {service_account}\n  workload: {workload}\n  \
              ready: {ready}\n  terminating: {terminating}\n"
         )
-    }
-
-    /// A sidecar's start-up file, in Envoy's format.
-    fn bootstrap(&self, namespace: &str, control_plane: SocketAddr) -> Value {
-        json!({
-            "node": {
-                "id": format!("{namespace}/{}", self.name),
-                "cluster": format!("{namespace}/{}", self.workload),
-                "metadata": { "weft.mesh": {
-                    "namespace": namespace,
-                    "workload": self.workload,
-                    "pod": self.name,
-                    "service_account": self.service_account,
-                    "token_file": "/run/token",
-                    "state_dir": "/run/proxy",
-                    "trust_domain": TRUST_DOMAIN,
-                    "admin_socket": "/run/proxy.sock",
-                    "mark": MARK,
-                } },
-            },
-            "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 15000 } } },
-            "dynamic_resources": { "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [{ "envoy_grpc": { "cluster_name": "control-plane" } }],
-            } },
-            "static_resources": { "clusters": [{
-                "name": "control-plane",
-                "type": "STATIC",
-                "connect_timeout": "2s",
-                "load_assignment": { "cluster_name": "control-plane", "endpoints": [{ "lb_endpoints": [{
-                    "endpoint": { "address": { "socket_address": {
-                        "address": control_plane.ip().to_string(), "port_value": control_plane.port(),
-                    } } },
-                }] }] },
-                "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                    "sni": "weft-control-plane",
-                    "common_tls_context": { "validation_context": { "trusted_ca": { "filename": "/run/root.pem" } } },
-                } },
-            }] },
-        })
     }
 }
 
@@ -142,6 +106,8 @@ pub struct MeshPod {
     pod: Pod,
     programs: Programs,
     sidecar: Mutex<Process>,
+    /// What runs beside a sidecar that is not ours, and keeps its key and certificate.
+    agent: Option<Process>,
     app: Option<Arc<App>>,
 }
 
@@ -157,11 +123,10 @@ impl MeshPod {
         let token = control_plane.token(namespace, pod.name()).await?;
         hand_in(&pod, "token", token.as_bytes())?;
         hand_in(&pod, "root.pem", control_plane.roots().await?.as_bytes())?;
-        let bootstrap = spec.bootstrap(namespace, control_plane.address());
-        hand_in(&pod, "bootstrap.json", bootstrap.to_string().as_bytes())?;
         pod.redirect(&Redirect { exclude_mark: Some(MARK), ..Redirect::default() }).await?;
-        let sidecar = Mutex::new(spawn_sidecar(&pod, &programs).await?);
-        let mut mesh_pod = Self { spec, pod, programs, sidecar, app: None };
+        let agent = sidecar::prepare(&spec, namespace, &pod, &programs, control_plane.address()).await?;
+        let sidecar = Mutex::new(sidecar::spawn(spec.sidecar, &pod, &programs).await?);
+        let mut mesh_pod = Self { spec, pod, programs, sidecar, agent, app: None };
         mesh_pod.sidecar_ready().await?;
         if let Some(role) = mesh_pod.spec.role.clone() {
             let (pod, program) = (mesh_pod.pod.clone(), mesh_pod.programs.shop.clone());
@@ -199,7 +164,7 @@ impl MeshPod {
         let old = self.sidecar();
         old.kill();
         old.wait().await;
-        let new = spawn_sidecar(&self.pod, &self.programs).await?;
+        let new = sidecar::spawn(self.spec.sidecar, &self.pod, &self.programs).await?;
         *self.sidecar.lock().unwrap_or_else(PoisonError::into_inner) = new;
         self.sidecar_ready().await
     }
@@ -228,12 +193,25 @@ impl MeshPod {
         Load::start(&self.pod, &self.programs.shop, targets, per_second).await
     }
 
-    /// What the sidecar counts, scraped from outside the pod.
+    /// What runs beside a sidecar that is not ours, and keeps its key and certificate.
+    pub fn agent(&self) -> Option<&Process> {
+        self.agent.as_ref()
+    }
+
+    /// What the sidecar counts: our own as scraped from outside the pod, an Envoy from its admin server.
     ///
     /// # Errors
     /// If it does not answer.
     pub async fn metrics(&self) -> Result<Samples, Error> {
         Ok(Samples::parse(&self.statistics("/stats/prometheus").await?.text()?))
+    }
+
+    /// What the sidecar, whichever it is, counts of something.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn count(&self, what: Counted) -> Result<f64, Error> {
+        Ok(what.of(self.spec.sidecar, &self.metrics().await?))
     }
 
     /// When the sidecar's certificate ends, in time since 1970; 0 while it has none.
@@ -247,6 +225,18 @@ impl MeshPod {
         let sample = sample.ok_or_else(|| Error::unexpected(format!("{NAME} of {}", self.name()), "no sample"))?;
         Duration::try_from_secs_f64(sample.value)
             .map_err(|error| Error::unexpected(format!("{NAME} of {}", self.name()), error.to_string()))
+    }
+
+    /// What tells the certificates that the sidecar has in use from those before and after them: our own has one; an Envoy may have an older one
+    /// in use for a moment.
+    ///
+    /// # Errors
+    /// If it does not answer, or does not say.
+    pub async fn certificates(&self) -> Result<Vec<String>, Error> {
+        match self.spec.sidecar {
+            Sidecar::Weft => Ok(vec![format!("{:?}", self.certificate_expiry().await?)]),
+            Sidecar::Envoy(_) => Ok(sidecar::serial_numbers(&self.statistics("/certs").await?.json()?)),
+        }
     }
 
     /// What the sidecar answers on its admin socket.
@@ -280,21 +270,15 @@ impl MeshPod {
     }
 
     async fn statistics(&self, path: &str) -> Result<Answer, Error> {
-        Call::get(path).tcp(SocketAddr::new(self.pod.v4(), PROBE_PORT)).await
+        match self.spec.sidecar {
+            Sidecar::Weft => Call::get(path).tcp(SocketAddr::new(self.pod.v4(), PROBE_PORT)).await,
+            Sidecar::Envoy(_) => Call::get(path).inside(&self.pod, sidecar::ADMIN).await,
+        }
     }
-}
-
-async fn spawn_sidecar(pod: &Pod, programs: &Programs) -> Result<Process, Error> {
-    let mut command = Command::new(&programs.proxy);
-    command.args(["-c", "/run/bootstrap.json"]);
-    if let Ok(level) = std::env::var(LOG) {
-        command.args(["-l", &level]);
-    }
-    Ok(pod.spawn("sidecar", command).await?)
 }
 
 /// Puts a file into the pod's `/run`.
-fn hand_in(pod: &Pod, file: &str, content: &[u8]) -> Result<(), Error> {
+pub(crate) fn hand_in(pod: &Pod, file: &str, content: &[u8]) -> Result<(), Error> {
     let path: &Path = &pod.run_dir().join(file);
     std::fs::write(path, content).map_err(Error::io(format!("write {}", path.display())))
 }

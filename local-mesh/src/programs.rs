@@ -7,6 +7,9 @@ use crate::Error;
 /// Environment variable that names the programs' folder; by default it is this program's own, or for a test the one that holds its `deps`.
 pub const FOLDER: &str = "WEFT_PROGRAMS";
 
+/// Environment variable that names an Envoy, for pods with one in the place of our own proxy.
+pub const ENVOY: &str = "WEFT_ENVOY";
+
 /// The programs of a mesh.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -16,6 +19,8 @@ pub struct Programs {
     pub proxy: PathBuf,
     /// `weft-shop`: servers of every protocol, and clients.
     pub shop: PathBuf,
+    /// `weft`, for pods with another sidecar than our own.
+    pub weft: PathBuf,
 }
 
 impl Programs {
@@ -32,7 +37,18 @@ impl Programs {
             let path = folder.join(name);
             if path.is_file() { Ok(path) } else { Err(Error::MissingProgram(path)) }
         };
-        Ok(Self { control_plane: find("weft-control-plane")?, proxy: find("weft-proxy")?, shop: find("weft-shop")? })
+        Ok(Self {
+            control_plane: find("weft-control-plane")?,
+            proxy: find("weft-proxy")?,
+            shop: find("weft-shop")?,
+            weft: folder.join("weft"),
+        })
+    }
+
+    /// The Envoy of [`ENVOY`], if there is one.
+    #[must_use]
+    pub fn find_envoy() -> Option<PathBuf> {
+        std::env::var_os(ENVOY).map(PathBuf::from).filter(|path| path.is_file())
     }
 }
 

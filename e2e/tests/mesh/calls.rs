@@ -9,9 +9,10 @@ use weft_e2e::yaml::{mesh_tls, service};
 use weft_e2e::{Mesh, identity};
 use weft_local_mesh::client::Call;
 use weft_local_mesh::probe::probe;
-use weft_local_mesh::{Error, Programs, Spec, wait};
+use weft_local_mesh::{Counted, Error, Programs, Sidecar, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
+use super::sidecars::Sidecars;
 use super::sockets::{ask, connect};
 
 /// How long something may take on a machine that is busy.
@@ -58,6 +59,22 @@ pub(crate) async fn http1_call_between_two_pods_is_mutually_authenticated() -> T
 }
 
 pub(crate) async fn every_protocol_passes_two_sidecars() -> TestResult {
+    every_protocol_passes(Sidecars::WEFT).await
+}
+
+pub(crate) async fn every_protocol_passes_from_envoy_to_weft() -> TestResult {
+    every_protocol_passes(Sidecars::envoy_calls()?).await
+}
+
+pub(crate) async fn every_protocol_passes_from_weft_to_envoy() -> TestResult {
+    every_protocol_passes(Sidecars::envoy_is_called()?).await
+}
+
+pub(crate) async fn every_protocol_passes_two_envoys() -> TestResult {
+    every_protocol_passes(Sidecars::envoys()?).await
+}
+
+async fn every_protocol_passes(Sidecars { caller, called }: Sidecars) -> TestResult {
     let mesh = Mesh::start(testing::sandbox().await?).await?;
     mesh.serve(&[
         service("catalog", "app: catalog", 80, 8080, "kubernetes.io/h2c"),
@@ -69,12 +86,10 @@ pub(crate) async fn every_protocol_passes_two_sidecars() -> TestResult {
     .await?;
     // So that what arrives has come through both sidecars.
     mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
-    let client = mesh.add(Spec::client("client")).await?;
+    let client = mesh.add(Spec::client("client").with(caller)).await?;
     let roles = ["catalog", "cart", "payments", "notifications", "queue"];
-    let mut servers = Vec::new();
-    for role in roles {
-        servers.push(mesh.add(Spec::server(&format!("{role}-0"), role, "v1")).await?);
-    }
+    let servers = roles.map(|role| mesh.add(Spec::server(&format!("{role}-0"), role, "v1").with(called)));
+    let servers = futures_util::future::try_join_all(servers).await?;
     for (service, target, protocol) in [
         ("catalog", "h2c://catalog/products", "HTTP/2"),
         // One message each way; a stream back; one there; both at once.
@@ -96,9 +111,15 @@ pub(crate) async fn every_protocol_passes_two_sidecars() -> TestResult {
         }
     }
     for server in &servers {
-        let metrics = server.metrics().await?;
-        let count = |tls| metrics.sum("weft_connections_total", &[("direction", "inbound"), ("tls", tls)]);
-        assert!(count("mutual") >= 1.0 && count("none") == 0.0, "{}", server.name());
+        assert!(server.count(Counted::MutualTls).await? >= 1.0, "{}", server.name());
+        if called == Sidecar::Weft {
+            let plaintext = [("direction", "inbound"), ("tls", "none")];
+            assert_eq!(server.metrics().await?.sum("weft_connections_total", &plaintext), 0.0, "{}", server.name());
+        }
+    }
+    mesh.none_rejected().await?;
+    if caller != Sidecar::Weft {
+        return Ok(());
     }
     let metrics = client.metrics().await?;
     let grpc = [("destination_service", "mesh/payments"), ("response_class", "2xx")];

@@ -10,9 +10,10 @@ use tokio::net::TcpStream;
 use weft_e2e::Mesh;
 use weft_e2e::yaml::{policy, service};
 use weft_local_mesh::client::Call;
-use weft_local_mesh::{Endpoint, Error, Load, MeshPod, Programs, Spec, wait};
+use weft_local_mesh::{Endpoint, Error, Load, MeshPod, Programs, Sidecar, Spec, wait};
 use weft_sandbox::testing::{self, Failure, TestResult};
 
+use super::sidecars::Sidecars;
 use super::sockets::{ask, connect, connect_http2};
 
 /// How long something may take on a machine that is busy.
@@ -29,7 +30,7 @@ const KINDS: [(&str, u16, &str, &str); 3] = [
 ];
 
 pub(crate) async fn a_crashing_replica_is_hidden_by_retries_in_every_protocol_of_requests() -> TestResult {
-    let shop = Shop::start().await?;
+    let shop = Shop::start(Sidecar::Weft).await?;
     let on = "[5xx, unavailable, reset, connect-failure, refused-stream]";
     shop.traffic(&format!("retries: {{ attempts: 3, on: {on}, budget: {{ percent: 100, minConcurrency: 20 }} }}"))
         .await?;
@@ -61,7 +62,15 @@ pub(crate) async fn a_crashing_replica_is_hidden_by_retries_in_every_protocol_of
 }
 
 pub(crate) async fn a_rolling_restart_loses_no_call() -> TestResult {
-    let shop = Shop::start().await?;
+    rolling_restart_loses_no_call(Sidecar::Weft).await
+}
+
+pub(crate) async fn an_envoy_loses_no_call_by_a_rolling_restart() -> TestResult {
+    rolling_restart_loses_no_call(Sidecars::envoy_calls()?.caller).await
+}
+
+async fn rolling_restart_loses_no_call(caller: Sidecar) -> TestResult {
+    let shop = Shop::start(caller).await?;
     // A failure that had reached an application would show. The budget is for what befalls a pod's network on its last way.
     shop.traffic("retries: { attempts: 0, budget: { percent: 100, minConcurrency: 20 } }").await?;
     let loads = shop.loads().await?;
@@ -157,7 +166,7 @@ struct Shop {
 }
 
 impl Shop {
-    async fn start() -> Result<Self, Failure> {
+    async fn start(caller: Sidecar) -> Result<Self, Failure> {
         let mesh = Mesh::start(testing::sandbox().await?).await?;
         let services = KINDS.map(|(role, port, kind, _)| service(role, &format!("app: {role}"), port, port, kind));
         mesh.serve(&services).await?;
@@ -166,7 +175,7 @@ impl Shop {
             try_join_all(replicas)
         });
         let replicas = try_join_all(replicas).await?;
-        let client = mesh.add(Spec::client("client")).await?;
+        let client = mesh.add(Spec::client("client").with(caller)).await?;
         Ok(Self { mesh, client, replicas })
     }
 

@@ -9,6 +9,7 @@ use weft_local_mesh::{Error, MeshPod, Settings, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
 use super::pair::strict_pair;
+use super::sidecars::Sidecars;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -16,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const RATE: f64 = 100.0;
 
 pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_resent_when_it_is_back() -> TestResult {
-    let Everything { mesh, client, servers, targets } = Everything::start(&Settings::default()).await?;
+    let Everything { mesh, client, servers, targets } = Everything::start(&Settings::default(), Sidecars::WEFT).await?;
     let (known, new): (Vec<_>, Vec<_>) = targets.iter().partition(|target| !target.starts_with("h2c://"));
     let load = client.load(&known, RATE).await?;
     load.next(100, LIMIT).await?;
@@ -51,6 +52,31 @@ pub(crate) async fn known_traffic_survives_the_control_plane_and_nothing_is_rese
     Ok(())
 }
 
+pub(crate) async fn envoys_survive_the_control_plane_and_are_resent_nothing_when_it_is_back() -> TestResult {
+    let Everything { mesh, client, servers, targets } =
+        Everything::start(&Settings::default(), Sidecars::envoys()?).await?;
+    let load = client.load(&targets, RATE).await?;
+    load.next(100, LIMIT).await?;
+    mesh.control_plane().kill().await;
+    load.next(100, LIMIT).await?;
+    mesh.control_plane().run(&Settings::default()).await?;
+    wait::until(LIMIT, "every Envoy is back", async || {
+        let status = mesh.control_plane().status().await?;
+        let proxies = status["proxies"].as_array().cloned().unwrap_or_default();
+        let envoys =
+            proxies.iter().filter(|proxy| proxy["user_agent"].as_str().unwrap_or_default().starts_with("envoy"));
+        Ok((envoys.clone().count() == servers.len() + 1 && envoys.clone().all(|envoy| envoy["state"] == "SYNCED"))
+            .then_some(()))
+    })
+    .await?;
+    let [lds, rds, cds, eds, _] = mesh.control_plane().resources_sent().await?;
+    assert_eq!([lds, rds, cds, eds], [0.0; 4], "LDS, RDS, CDS, EDS");
+    load.next(100, LIMIT).await?;
+    let total = load.total().await?;
+    assert_eq!(total.failed, 0, "{}", total.describe_failures());
+    Ok(mesh.none_rejected().await?)
+}
+
 pub(crate) async fn sidecars_start_again_without_the_control_plane() -> TestResult {
     let service = service("reviews", "app: reviews", 80, 8080, "http");
     let (mesh, client, server) = strict_pair(Spec::server("reviews-0", "reviews", "v1"), service).await?;
@@ -75,14 +101,22 @@ pub(crate) async fn sidecars_start_again_without_the_control_plane() -> TestResu
 }
 
 pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestResult {
+    certificates_rotate(Sidecars::WEFT).await
+}
+
+pub(crate) async fn envoys_certificates_rotate_under_load_without_a_failure() -> TestResult {
+    certificates_rotate(Sidecars::envoys()?).await
+}
+
+async fn certificates_rotate(sidecars: Sidecars) -> TestResult {
     let settings = Settings { certificate_lifetime: Duration::from_secs(6), ..Settings::default() };
-    let Everything { mesh, client, servers, targets } = Everything::start(&settings).await?;
+    let Everything { mesh, client, servers, targets } = Everything::start(&settings, sidecars).await?;
     let load = client.load(&targets, RATE).await?;
     let pods: Vec<_> = servers.iter().chain([&client]).collect();
     let mut seen = vec![BTreeSet::new(); pods.len()];
     wait::until(LIMIT * 2, "every sidecar's certificate has been rotated three times", async || {
         for (pod, seen) in pods.iter().zip(&mut seen) {
-            seen.insert(pod.certificate_expiry().await?);
+            seen.extend(pod.certificates().await?);
         }
         Ok(seen.iter().all(|seen| seen.len() > 3).then_some(()))
     })
@@ -94,13 +128,20 @@ pub(crate) async fn certificates_rotate_under_load_without_a_failure() -> TestRe
     }
     let total = load.total().await?;
     assert!(total.sent > 0 && total.failed == 0, "{}", total.describe_failures());
-    drop(mesh);
-    Ok(())
+    Ok(mesh.none_rejected().await?)
 }
 
 pub(crate) async fn the_root_rotates_under_load_without_a_failure() -> TestResult {
+    root_rotates(Sidecars::WEFT).await
+}
+
+pub(crate) async fn the_root_rotates_under_envoys_without_a_failure() -> TestResult {
+    root_rotates(Sidecars::envoys()?).await
+}
+
+async fn root_rotates(sidecars: Sidecars) -> TestResult {
     let settings = Settings { certificate_lifetime: Duration::from_secs(6), root_overlap: Duration::from_secs(2) };
-    let Everything { mesh, client, targets, .. } = Everything::start(&settings).await?;
+    let Everything { mesh, client, targets, .. } = Everything::start(&settings, sidecars).await?;
     let load = client.load(&targets, RATE).await?;
     load.next(20, LIMIT).await?;
     let old = roots(&mesh).await?;
@@ -135,7 +176,7 @@ struct Everything {
 }
 
 impl Everything {
-    async fn start(settings: &Settings) -> Result<Self, testing::Failure> {
+    async fn start(settings: &Settings, Sidecars { caller, called }: Sidecars) -> Result<Self, testing::Failure> {
         let kinds = [
             ("reviews", 80, 8080, "http", "http://reviews/reviews"),
             ("catalog", 80, 8080, "kubernetes.io/h2c", "h2c://catalog/products"),
@@ -148,9 +189,9 @@ impl Everything {
             kinds.map(|(role, port, target, kind, _)| service(role, &format!("app: {role}"), port, target, kind));
         mesh.serve(&services).await?;
         mesh.apply("tls.yaml", &mesh_tls("Strict")).await?;
-        let servers = kinds.map(|(role, ..)| mesh.add(Spec::server(&format!("{role}-0"), role, "v1")));
+        let servers = kinds.map(|(role, ..)| mesh.add(Spec::server(&format!("{role}-0"), role, "v1").with(called)));
         let servers = futures_util::future::try_join_all(servers).await?;
-        let client = mesh.add(Spec::client("client")).await?;
+        let client = mesh.add(Spec::client("client").with(caller)).await?;
         let mut targets = Vec::new();
         for (role, .., target) in kinds {
             targets.extend(mesh.by_address(role, &[target]).await?);

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use weft_e2e::Mesh;
 use weft_e2e::yaml::{policy, service};
-use weft_local_mesh::{Endpoint, Error, MeshPod, Spec, wait};
+use weft_local_mesh::{Counted, Endpoint, Error, MeshPod, Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
+
+use super::sidecars::Sidecars;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -15,24 +17,46 @@ const RATE: f64 = 100.0;
 const CALL: &str = "http://reviews/reviews";
 
 pub(crate) async fn a_dead_endpoint_is_retried_away() -> TestResult {
-    let (mesh, client, replicas) = with_replicas(2).await?;
+    dead_endpoint_is_retried_away(Sidecars::WEFT).await
+}
+
+pub(crate) async fn envoys_retry_a_dead_endpoint_away() -> TestResult {
+    dead_endpoint_is_retried_away(Sidecars::envoys()?).await
+}
+
+async fn dead_endpoint_is_retried_away(sidecars: Sidecars) -> TestResult {
+    let (mesh, client, replicas) = with_replicas(2, sidecars).await?;
+    // On a machine that is busy, all that comes in a moment is sent again at once.
+    let retries = "retries: { attempts: 2, on: [connect-failure], budget: { percent: 100, minConcurrency: 20 } }";
+    mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", retries)).await?;
     let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("both replicas answer", 20, LIMIT, |counts| counts.replicas.len() == 2).await?;
     // As when a machine dies: nobody tells the control plane.
     replicas[0].sidecar().kill();
     replicas[0].app()?.kill().await;
     let counts = load.next(200, LIMIT).await?;
-    assert_eq!(counts.replica("reviews-1"), counts.sent, "the other one answers all");
+    assert_eq!(
+        counts.replica("reviews-1"),
+        counts.sent,
+        "the other one answers all, but {}",
+        counts.describe_failures()
+    );
     let total = load.total().await?;
     assert_eq!(total.failed, 0, "{}", total.describe_failures());
-    let retries = client.metrics().await?.sum("weft_request_retries_total", &[("outcome", "success")]);
-    assert!(retries >= 1.0, "it was called, and another was called in its place");
-    drop(mesh);
-    Ok(())
+    assert!(client.count(Counted::Retried).await? >= 1.0, "it was called, and another was called in its place");
+    Ok(mesh.none_rejected().await?)
 }
 
 pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlier_detection() -> TestResult {
-    let (mesh, client, replicas) = with_replicas(3).await?;
+    failing_replica_is_hidden_and_ejected(Sidecars::WEFT).await
+}
+
+pub(crate) async fn envoys_hide_a_failing_replica_by_retries_and_eject_it() -> TestResult {
+    failing_replica_is_hidden_and_ejected(Sidecars::envoys()?).await
+}
+
+async fn failing_replica_is_hidden_and_ejected(sidecars: Sidecars) -> TestResult {
+    let (mesh, client, replicas) = with_replicas(3, sidecars).await?;
     // By default the balancer itself avoids a replica that fails; here every one gets its turn.
     let traffic =
         |spec: &str| policy("TrafficPolicy", "reviews", &format!("loadBalancing: {{ algorithm: RoundRobin }}\n{spec}"));
@@ -44,8 +68,7 @@ pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlie
     replicas[0].app()?.fail("mode=error&status=500").await?;
     let counts = load.next(200, LIMIT).await?;
     assert_eq!(counts.failed, 0, "retries hide it: {}", counts.describe_failures());
-    let retried = client.metrics().await?.sum("weft_request_retries_total", &[("outcome", "success")]);
-    assert!(retried >= 1.0);
+    assert!(client.count(Counted::Retried).await? >= 1.0);
 
     mesh.apply("traffic.yaml", &traffic("retries: { attempts: 0 }")).await?;
     load.until("without retries its failures show", 50, LIMIT, |counts| counts.failed >= 5).await?;
@@ -53,17 +76,25 @@ pub(crate) async fn a_failing_replica_is_hidden_by_retries_and_ejected_by_outlie
     let outliers = "retries: { attempts: 0 }\n\
                     outlierDetection: { consecutiveErrors: 3, interval: 1s, baseEjectionTime: 1s, maxEjectionPercent: 50 }";
     mesh.apply("traffic.yaml", &traffic(outliers)).await?;
-    let ejected = async || Ok::<_, Error>(client.metrics().await?.sum("weft_outlier_ejected", &[]));
+    let ejected = async || client.count(Counted::Ejected).await;
     wait::until(LIMIT, "outlier detection ejects it", async || Ok((ejected().await? == 1.0).then_some(()))).await?;
     load.until("no call reaches it", 40, LIMIT, |counts| counts.failed == 0).await?;
 
     replicas[0].app()?.recover().await?;
     load.until("it is let back in", 40, LIMIT, |counts| counts.replica("reviews-0") > 0 && counts.failed == 0).await?;
     wait::until(LIMIT, "none is ejected", async || Ok((ejected().await? == 0.0).then_some(()))).await?;
-    Ok(())
+    Ok(mesh.none_rejected().await?)
 }
 
 pub(crate) async fn a_failing_replica_is_ejected_in_every_protocol() -> TestResult {
+    is_ejected_in_every_protocol(Sidecars::WEFT).await
+}
+
+pub(crate) async fn envoys_eject_a_failing_replica_in_every_protocol() -> TestResult {
+    is_ejected_in_every_protocol(Sidecars::envoys()?).await
+}
+
+async fn is_ejected_in_every_protocol(Sidecars { caller, called }: Sidecars) -> TestResult {
     // How the application fails; in bytes nobody sees that, but that its pod has gone.
     const SERVICES: [(&str, u16, &str, &str, Option<&str>); 3] = [
         ("catalog", 8080, "kubernetes.io/h2c", "h2c://catalog:8080/products", Some("mode=error&status=500")),
@@ -80,11 +111,11 @@ pub(crate) async fn a_failing_replica_is_ejected_in_every_protocol() -> TestResu
         policy("TrafficPolicy", name, spec)
     });
     mesh.apply("traffic.yaml", &policies.concat()).await?;
-    let client = mesh.add(Spec::client("client")).await?;
+    let client = mesh.add(Spec::client("client").with(caller)).await?;
     for (ejected_before, (name, _, _, target, failure)) in SERVICES.into_iter().enumerate() {
         let replicas = [format!("{name}-0"), format!("{name}-1")];
-        let failing = mesh.add(Spec::server(&replicas[0], name, "v1")).await?;
-        let _other = mesh.add(Spec::server(&replicas[1], name, "v1")).await?;
+        let failing = mesh.add(Spec::server(&replicas[0], name, "v1").with(called)).await?;
+        let _other = mesh.add(Spec::server(&replicas[1], name, "v1").with(called)).await?;
         // What is sent as bytes stays with the replica it was connected to.
         let calls = async || {
             let mut outcomes = Vec::new();
@@ -110,7 +141,7 @@ pub(crate) async fn a_failing_replica_is_ejected_in_every_protocol() -> TestResu
         let mut failed = 0;
         wait::until(LIMIT, &format!("outlier detection ejects {}", replicas[0]), async || {
             failed += calls().await?.iter().filter(|outcome| !outcome.ok).count();
-            let ejected = client.metrics().await?.sum("weft_outlier_ejected", &[]);
+            let ejected = client.count(Counted::Ejected).await?;
             Ok((ejected == ejected_before as f64 + 1.0).then_some(()))
         })
         .await?;
@@ -120,11 +151,11 @@ pub(crate) async fn a_failing_replica_is_ejected_in_every_protocol() -> TestResu
             assert!(outcome.ok && outcome.header("x-replica") == replicas[1], "{target}: {outcome:?}");
         }
     }
-    Ok(())
+    Ok(mesh.none_rejected().await?)
 }
 
 pub(crate) async fn a_sidecar_that_is_asked_to_end_finishes_what_it_has() -> TestResult {
-    let (mesh, client, replicas) = with_replicas(3).await?;
+    let (mesh, client, replicas) = with_replicas(3, Sidecars::WEFT).await?;
     // Nothing may be hidden that had reached an application.
     mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", "retries: { attempts: 0 }")).await?;
     for replica in &replicas {
@@ -154,13 +185,16 @@ pub(crate) async fn a_sidecar_that_is_asked_to_end_finishes_what_it_has() -> Tes
     Ok(())
 }
 
-async fn with_replicas(count: usize) -> Result<(Mesh, MeshPod, Vec<MeshPod>), testing::Failure> {
+async fn with_replicas(
+    count: usize,
+    Sidecars { caller, called }: Sidecars,
+) -> Result<(Mesh, MeshPod, Vec<MeshPod>), testing::Failure> {
     let mesh = Mesh::start(testing::sandbox().await?).await?;
     mesh.serve(&[service("reviews", "app: reviews", 80, 8080, "http")]).await?;
     let mut replicas = Vec::new();
     for number in 0..count {
-        replicas.push(mesh.add(Spec::server(&format!("reviews-{number}"), "reviews", "v1")).await?);
+        replicas.push(mesh.add(Spec::server(&format!("reviews-{number}"), "reviews", "v1").with(called)).await?);
     }
-    let client = mesh.add(Spec::client("client")).await?;
+    let client = mesh.add(Spec::client("client").with(caller)).await?;
     Ok((mesh, client, replicas))
 }

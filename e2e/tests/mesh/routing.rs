@@ -8,6 +8,8 @@ use weft_local_mesh::control_plane::problems;
 use weft_local_mesh::{Spec, wait};
 use weft_sandbox::testing::{self, TestResult};
 
+use super::sidecars::Sidecars;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Calls per second.
@@ -16,9 +18,17 @@ const RATE: f64 = 200.0;
 const CALL: &str = "http://reviews/reviews";
 
 pub(crate) async fn a_split_follows_an_edit_under_load_without_a_failure() -> TestResult {
-    let mesh = with_two_versions().await?;
+    split_follows_an_edit(Sidecars::WEFT).await
+}
+
+pub(crate) async fn envoys_follow_an_edited_split_under_load_without_a_failure() -> TestResult {
+    split_follows_an_edit(Sidecars::envoys()?).await
+}
+
+async fn split_follows_an_edit(sidecars: Sidecars) -> TestResult {
+    let mesh = with_two_versions(sidecars).await?;
     mesh.apply("routes.yaml", &split(100, 0)).await?;
-    let client = mesh.add(Spec::client("client")).await?;
+    let client = mesh.add(Spec::client("client").with(sidecars.caller)).await?;
     let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("all calls go to v1", 50, LIMIT, |counts| counts.version("v1") == counts.sent).await?;
 
@@ -33,11 +43,11 @@ pub(crate) async fn a_split_follows_an_edit_under_load_without_a_failure() -> Te
     load.until("all calls go to v2", 50, LIMIT, |counts| counts.version("v2") == counts.sent).await?;
     let total = load.total().await?;
     assert_eq!(total.failed, 0, "{}", total.describe_failures());
-    Ok(())
+    Ok(mesh.none_rejected().await?)
 }
 
 pub(crate) async fn a_broken_edit_changes_nothing_and_is_told() -> TestResult {
-    let mesh = with_two_versions().await?;
+    let mesh = with_two_versions(Sidecars::WEFT).await?;
     mesh.apply("routes.yaml", &split(0, 100)).await?;
     let client = mesh.add(Spec::client("client")).await?;
     let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
@@ -68,7 +78,7 @@ pub(crate) async fn a_broken_edit_changes_nothing_and_is_told() -> TestResult {
     Ok(())
 }
 
-async fn with_two_versions() -> Result<Mesh, testing::Failure> {
+async fn with_two_versions(sidecars: Sidecars) -> Result<Mesh, testing::Failure> {
     let mesh = Mesh::start(testing::sandbox().await?).await?;
     mesh.serve(&[
         service("reviews", "app: reviews", 80, 8080, "http"),
@@ -77,7 +87,8 @@ async fn with_two_versions() -> Result<Mesh, testing::Failure> {
     ])
     .await?;
     for version in ["v1", "v2"] {
-        mesh.add(Spec::server(&format!("reviews-{version}-0"), "reviews", version)).await?;
+        let name = format!("reviews-{version}-0");
+        mesh.add(Spec::server(&name, "reviews", version).with(sidecars.called)).await?;
     }
     Ok(mesh)
 }
