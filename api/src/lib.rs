@@ -3,7 +3,7 @@
 //!
 //! - [`manifest`]: text of a YAML file → objects with their origin, and every [`Problem`] of the file.
 //! - [`gateway`], [`mesh`]: the kinds. Kubernetes' own come from `k8s-openapi`, re-exported as [`k8s_openapi`].
-//! - `yaml`: trees with positions, and the decoder that goes on after an error.
+//! - `yaml`: trees with positions, the decoder that goes on after an error, and changes of single values in a text.
 //! - `check`: what the types alone cannot say.
 //! - `crd` (feature `schema`): the definitions of Weft's kinds for a Kubernetes API server.
 
@@ -25,3 +25,4 @@ pub use manifest::{Located, Manifest, Object, Origin, parse};
 pub use path::{FieldPath, Step};
 pub use problem::{Problem, Severity};
 pub use suggest::nearest;
+pub use yaml::replace_values;

@@ -5,8 +5,10 @@
 //! a field's line by its path.
 
 mod decode;
+mod edit;
 mod tree;
 
 pub(crate) use decode::{Finding, Strictness, decode};
+pub use edit::replace_values;
 pub(crate) use tree::Node;
 pub(crate) use tree::documents;
