@@ -10,6 +10,8 @@ use crate::ask::Address;
 use crate::cluster::{Cluster, PodName};
 use crate::completion;
 use crate::demo::DemoArgs;
+use crate::explain::ExplainArgs;
+use crate::steer::args::{FaultArgs, RetryArgs, SplitArgs, TimeoutArgs};
 
 /// Exit codes; 2 is clap's, for wrong usage.
 pub(crate) mod exit {
@@ -24,7 +26,8 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done, and all is well
   1    the answer is bad news: a file is not valid, a proxy rejects its configuration,
-       the configuration folder is refused, a check failed, a step of the demo was not observed
+       the configuration folder is refused, a check failed, a step of the demo was not observed,
+       a change cannot be made as it was asked for
   2    wrong usage
   3    no answer: not reachable, not readable, or something this machine lacks
   130  ended by Ctrl-C";
@@ -60,6 +63,37 @@ pub(crate) enum Command {
     /// Everything is asked through kubectl, with your rights, and nothing is changed. The checks are explained in docs/reference/checks.md, each on a page of its own.
     /// Exit code 1 if a check fails; one that only wants a look does not count.
     Check(CheckArgs),
+    /// Send shares of a Service's requests to its versions
+    ///
+    /// weft split reviews.shop v1=90 v2=10
+    ///
+    /// Prints the route that says so, and what would change; changes it only with --apply.
+    Split(SplitArgs),
+    /// Retry failed calls to a Service
+    ///
+    /// weft retry reviews.shop 2 --on 5xx,reset --budget 20
+    ///
+    /// Prints the TrafficPolicy that says so, and what would change; changes it only with --apply.
+    Retry(RetryArgs),
+    /// Limit the time of calls to a Service
+    ///
+    /// weft timeout reviews.shop 3s --try 1s
+    ///
+    /// Prints the TrafficPolicy that says so, and what would change; changes it only with --apply.
+    Timeout(TimeoutArgs),
+    /// Delay calls to a Service, or answer them with an error
+    ///
+    /// weft fault reviews.shop --delay 2s --percent 20
+    ///
+    /// Prints the FaultPolicy that says so, and what would change; changes it only with --apply. It stays until `weft fault SERVICE --off --apply`.
+    Fault(FaultArgs),
+    /// Tell what becomes of a request, and which object says so
+    ///
+    /// weft explain GET http://reviews.shop/ratings -H 'x-user: ann' --from front-end.shop
+    ///
+    /// By the proxy's own matchers, on the configuration that the caller's proxy holds; says so where the control plane has another, or the proxy
+    /// holds none. Exit code 1 if the request would be refused, or goes nowhere.
+    Explain(ExplainArgs),
     /// Check configuration files as the control plane would, without one
     ///
     /// Prints what is wrong, one problem a line, with file, line, field and what to write instead. Exit code 1 if any of

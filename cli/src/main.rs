@@ -6,6 +6,8 @@
 //! | [`status`] | `weft status`: the control plane, and each proxy |
 //! | [`config`] | `weft config`: what one proxy knows |
 //! | [`check`] | `weft check`: whether a cluster is ready for Weft, and Weft well in it |
+//! | [`steer`] | `weft split`, `retry`, `timeout`, `fault`: traffic policy without writing YAML |
+//! | [`explain`] | `weft explain`: what becomes of a request, and which object says so |
 //! | [`logs`], [`version`] | `weft logs`, `weft version`: of proxies and control planes in a cluster |
 //! | [`validate`] | `weft validate`: the control plane's validation, without a control plane |
 //! | [`agent`] | `weft agent`: key, certificate and trust bundle in files, for an Envoy or a gRPC application |
@@ -28,12 +30,14 @@ mod command;
 mod completion;
 mod config;
 mod demo;
+mod explain;
 mod inject;
 mod install;
 mod logs;
 mod output;
 mod reference;
 mod status;
+mod steer;
 mod validate;
 mod version;
 
@@ -65,6 +69,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Identity(args) => wait_for(config::identity(args)),
         Command::Logs(args) => logs::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
+        Command::Split(args) => wait_for(steer::split(args)),
+        Command::Retry(args) => wait_for(steer::retry(args)),
+        Command::Timeout(args) => wait_for(steer::timeout(args)),
+        Command::Fault(args) => wait_for(steer::fault(args)),
+        Command::Explain(args) => wait_for(explain::run(args)),
         Command::Validate(args) => validate::run(&args),
         Command::Completion { shell } => completion::script(shell),
         Command::Version(args) => wait_for(version::run(args)),
@@ -94,7 +103,7 @@ fn wait_for(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 }
 
 /// An error and its causes, each said once: many of our errors say their cause themselves.
-fn in_one_line(error: &anyhow::Error) -> String {
+pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {

@@ -91,6 +91,11 @@ impl Table {
         }
     }
 
+    /// The table without a title.
+    pub(crate) fn lines(&self) -> String {
+        self.render()
+    }
+
     fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width =

@@ -1,13 +1,14 @@
-//! The loopback HTTP server: metrics, readiness, status, root rotation, join tokens.
+//! The loopback HTTP server: metrics, readiness, status, resources as they would be served, root rotation, join tokens.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -18,8 +19,9 @@ use crate::identity::token::Claim;
 use crate::identity::{Authenticator, Authority};
 use crate::metrics::Metrics;
 use crate::sources::SourceState;
-use crate::status::{RootStatus, SourceStatus, Status};
-use crate::xds::{Cache, Registry};
+use crate::status::{RenderedResource, RootStatus, SourceStatus, Status};
+use crate::xds::{Cache, Registry, Version};
+use crate::{ResourceKey, ResourceType, View};
 
 /// A browser sends this header to another origin only after asking first, and is not allowed then: so no web page that the
 /// user visits can rotate the root.
@@ -65,6 +67,7 @@ pub struct TokenRequest {
 pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
     let router = health()
         .route("/status", get(status))
+        .route("/resource", get(resource))
         .route("/ca", get(ca))
         .route("/rotate-root", post(rotate_root))
         .route("/join-token", post(join_token));
@@ -127,6 +130,27 @@ async fn status(State(admin): State<Admin>) -> Json<Status> {
         services: admin.cache.configuration().services(),
         proxies: admin.registry.proxies(),
     })
+}
+
+/// Which resource, and for whom.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    /// `LDS`, `RDS`, …
+    r#type: String,
+    name: String,
+    namespace: String,
+}
+
+async fn resource(State(admin): State<Admin>, Query(wanted): Query<Wanted>) -> Json<Option<RenderedResource>> {
+    let kind = ResourceType::ALL.into_iter().find(|kind| kind.short() == wanted.r#type);
+    let rendered = kind.and_then(|kind| {
+        let view = View::weft(wanted.namespace).narrowed_to(kind);
+        admin.cache.configuration().render(&ResourceKey::new(kind, wanted.name), &view)
+    });
+    Json(rendered.map(|any| RenderedResource {
+        version: Version::of(&any.encode_to_vec()).to_string(),
+        message: hex(&any.value),
+    }))
 }
 
 async fn ca(State(admin): State<Admin>) -> String {

@@ -35,5 +35,5 @@ pub use configuration::ServiceStatus;
 pub use control_plane::{Config, ControlPlane, SourceConfig, StartError};
 pub use kubernetes::{ConnectError, Installation};
 pub use resource::{ClientKind, ResourceKey, ResourceType, View};
-pub use status::{ProblemStatus, RootStatus, SourceStatus, Status, WatchStatus};
+pub use status::{ProblemStatus, RenderedResource, RootStatus, SourceStatus, Status, WatchStatus};
 pub use webhook::{SettingsError, WebhookConfig};

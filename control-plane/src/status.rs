@@ -92,6 +92,25 @@ impl From<&WatchState> for WatchStatus {
     }
 }
 
+/// The answer of `/resource?type=RDS&name=…&namespace=…`: a resource as a sidecar of that namespace would get it now, `null` if there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderedResource {
+    /// Its version, as streams have it.
+    pub version: String,
+    /// The message, encoded, in hexadecimal.
+    pub message: String,
+}
+
+impl RenderedResource {
+    /// The message, encoded. What is no hexadecimal number is left out.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let digits: Vec<_> = self.message.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        // Two digits of four bits.
+        digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    }
+}
+
 /// One thing wrong with one field of one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemStatus {

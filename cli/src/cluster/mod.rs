@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`forward`] | a connection to a port of a pod, through the API server |
 //!
-//! Invariant: nothing is changed. What creates objects does so as a dry run.
+//! Invariant: nothing is changed, but by a command's own --apply ([`crate::steer`]). What else creates objects does so as a dry run.
 
 pub(crate) mod forward;
 

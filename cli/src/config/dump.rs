@@ -17,6 +17,11 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// The version, whole; empty for what is from the bootstrap file.
+    pub(crate) fn full_version(&self) -> &str {
+        self.version
+    }
+
     /// The version as a cell of a table; `static` for what is from the bootstrap file.
     pub(crate) fn version(&self) -> String {
         let version = match self.version {

@@ -2,7 +2,7 @@
 
 mod certificates;
 mod clusters;
-mod dump;
+pub(crate) mod dump;
 mod endpoints;
 mod listeners;
 mod routes;

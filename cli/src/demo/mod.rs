@@ -10,7 +10,7 @@
 //! | [`relay`] | a port of this machine that leads to the control plane's status |
 
 mod folder;
-mod observe;
+pub(crate) mod observe;
 mod relay;
 mod report;
 mod shop;

@@ -62,6 +62,14 @@ pub fn read_folder(path: &Path) -> io::Result<(Vec<Located>, Vec<Problem>)> {
     Ok((files.objects().cloned().collect(), files.problems().cloned().collect()))
 }
 
+/// The files of a folder that are read as manifests, in the order of their paths.
+///
+/// # Errors
+/// If the folder cannot be listed.
+pub fn manifests_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(Fingerprint::of(path)?.paths().cloned().collect())
+}
+
 fn watcher(path: &Path, send: mpsc::UnboundedSender<notify::Event>) -> Option<RecommendedWatcher> {
     let handler = move |event: notify::Result<notify::Event>| {
         // A failed watch is made up for by the rescan; a closed channel means that nobody follows any more.

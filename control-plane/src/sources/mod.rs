@@ -13,7 +13,7 @@ mod reports;
 mod source;
 
 pub use build::{Built, build};
-pub use folder::{FolderError, read_folder, watch_folder};
+pub use folder::{FolderError, manifests_of, read_folder, watch_folder};
 pub(crate) use kubernetes::{Kind, watch_kubernetes};
 pub(crate) use reports::{Reported, Reports};
 pub use source::{Source, SourceState, WatchState};

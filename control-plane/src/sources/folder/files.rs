@@ -99,6 +99,11 @@ impl Fingerprint {
         Ok(files)
     }
 
+    /// The files.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.keys()
+    }
+
     fn add(&mut self, folder: &Path) -> io::Result<()> {
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
