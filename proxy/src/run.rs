@@ -77,7 +77,7 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
             let channel = ControlPlaneChannel::new(subscriptions.control_plane.clone(), identity.clone());
             let parts = Parts {
                 node: bootstrap.node.clone(),
-                wants: Wants::All(subscriptions.kinds.clone()),
+                wants: Wants::All { kinds: subscriptions.kinds.clone(), source: subscriptions.source.clone() },
                 store: store.clone(),
                 identity: identity.clone(),
                 metrics: metrics.clone(),

@@ -35,6 +35,18 @@ pub struct ControlPlane {
     pub token_file: Option<PathBuf>,
     /// What is spoken on the stream.
     pub dialect: Dialect,
+    /// Whether it is one stream.
+    pub streams: Streams,
+}
+
+/// How many streams carry what a control plane says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Streams {
+    /// One for everything (ADS).
+    #[default]
+    Aggregated,
+    /// One for each kind of resource.
+    Separate,
 }
 
 /// A variant of the xDS protocol (`envoy.config.core.v3.ApiConfigSource.api_type`).
@@ -111,6 +123,10 @@ impl ControlPlaneChannel {
 
     pub(super) fn dialect(&self) -> Dialect {
         self.control_plane.dialect
+    }
+
+    pub(super) fn streams(&self) -> Streams {
+        self.control_plane.streams
     }
 
     /// The channel, for further services on the same connection.

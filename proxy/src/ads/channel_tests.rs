@@ -20,7 +20,8 @@ fn control_plane(hosts: &[&str], port: u16) -> Arc<ControlPlane> {
     let text = format!("{{cluster_name: c, endpoints: [{{lb_endpoints: [{}]}}]}}", endpoints.join(", "));
     let message: ClusterLoadAssignment = yaml::from_str(&text).unwrap();
     let endpoints = Assignment::compile(&message, "").unwrap();
-    Arc::new(ControlPlane { endpoints, tls: None, mark: None, token_file: None, dialect: Dialect::Delta })
+    let (dialect, streams) = (Dialect::Delta, Streams::Aggregated);
+    Arc::new(ControlPlane { endpoints, tls: None, mark: None, token_file: None, dialect, streams })
 }
 
 fn dialer(control_plane: Arc<ControlPlane>, dns: &DnsServer) -> Dialer {

@@ -2,29 +2,25 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Status;
-use tonic::metadata::AsciiMetadataValue;
 use weft_xds::envoy::config::core::v3::Node;
-use weft_xds::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use weft_xds::names;
 
-use super::channel::{ControlPlaneChannel, Dialect};
 use super::keep::Keeper;
 use super::kind::Kind;
 use super::on_demand::{ANSWER_LIMIT, Demand, Lookup, MAX_DESTINATIONS, OnDemand, Question};
 use super::resource::{Applier, Compiler};
+use super::source::Source;
 use super::state::{Answer, Change, Record, State};
-use super::state_of_the_world::StateOfTheWorld;
 use crate::admin::ReadyGuard;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
@@ -37,8 +33,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How often idle destinations are looked for, and how long a change may wait to be saved.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Large enough for the endpoints of the largest service; tonic's own limit of 4 MiB is not.
-const MAX_RESPONSE: usize = 64 << 20;
 
 /// What the client asks for at all times.
 #[derive(Clone, Debug)]
@@ -49,10 +43,15 @@ pub enum Wants {
         inbound_listener: String,
     },
     /// Everything of these kinds, with what it needs.
-    All(Vec<Kind>),
+    All {
+        /// The kinds.
+        kinds: Vec<Kind>,
+        /// Where resources may say that what they need comes from.
+        source: Source,
+    },
 }
 
-/// Opens streams. The one for use is [`ControlPlaneChannel`]; tests have their own.
+/// Opens streams. The one for use is [`ControlPlaneChannel`](super::ControlPlaneChannel); tests have their own.
 pub trait Connect: Send {
     /// Opens a stream that sends `requests`; resolves with the responses at the server's first sign of life.
     fn open(
@@ -63,64 +62,6 @@ pub trait Connect: Send {
 
 /// What a stream brings.
 pub type Responses = BoxStream<'static, Result<DeltaDiscoveryResponse, Status>>;
-
-impl Connect for ControlPlaneChannel {
-    fn open(
-        &mut self,
-        requests: mpsc::UnboundedReceiver<DeltaDiscoveryRequest>,
-    ) -> BoxFuture<'static, Result<Responses, Status>> {
-        let this = self.clone();
-        Box::pin(async move {
-            let mut client =
-                AggregatedDiscoveryServiceClient::new(this.channel()).max_decoding_message_size(MAX_RESPONSE);
-            let authorization = this.authorization();
-            let requests = UnboundedReceiverStream::new(requests);
-            match this.dialect() {
-                Dialect::Delta => {
-                    let request = authorized(requests, authorization);
-                    let response = client.delta_aggregated_resources(request).await.inspect_err(|_| this.failed())?;
-                    Ok(response.into_inner().boxed())
-                }
-                Dialect::StateOfTheWorld => {
-                    let dialect = Arc::new(Mutex::new(StateOfTheWorld::default()));
-                    let (refuse, refusals) = mpsc::unbounded_channel();
-                    let asking = dialect.clone();
-                    let requests = requests.map(move |request| lock(&asking).request(request));
-                    let requests = stream::select(requests, UnboundedReceiverStream::new(refusals));
-                    let request = authorized(requests, authorization);
-                    let response = client.stream_aggregated_resources(request).await.inspect_err(|_| this.failed())?;
-                    let responses = response.into_inner().filter_map(move |response| {
-                        let translated = match response.map(|response| lock(&dialect).response(response)) {
-                            Ok(Ok(response)) => Some(Ok(response)),
-                            Ok(Err(refusal)) => {
-                                tracing::warn!(error = ?refusal.error_detail, "configuration refused");
-                                // A stream that no longer reads reports its end itself.
-                                let _ = refuse.send(*refusal);
-                                None
-                            }
-                            Err(status) => Some(Err(status)),
-                        };
-                        std::future::ready(translated)
-                    });
-                    Ok(responses.boxed())
-                }
-            }
-        })
-    }
-}
-
-fn authorized<T>(requests: T, authorization: Option<AsciiMetadataValue>) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(requests);
-    if let Some(authorization) = authorization {
-        request.metadata_mut().insert("authorization", authorization);
-    }
-    request
-}
-
-fn lock(dialect: &Mutex<StateOfTheWorld>) -> MutexGuard<'_, StateOfTheWorld> {
-    // A translation that panicked ended its stream with it.
-    dialect.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What [`Handle`] asks of the task.
 #[derive(Debug)]
@@ -223,7 +164,7 @@ impl<C: Connect> Client<C> {
         let owner = parts.node.cluster.clone();
         let compiler = match &parts.wants {
             Wants::Sidecar { .. } => Compiler::default(),
-            Wants::All(_) => Compiler::binding(),
+            Wants::All { source, .. } => Compiler::binding(source.clone()),
         };
         let mut client = Self {
             connect,
@@ -247,7 +188,7 @@ impl<C: Connect> Client<C> {
                 client.state.want(Kind::Listener, &inbound_listener);
                 client.state.want(Kind::Secret, names::SECRET_BUNDLE);
             }
-            Wants::All(kinds) => kinds.into_iter().for_each(|kind| client.state.want_all(kind)),
+            Wants::All { kinds, .. } => kinds.into_iter().for_each(|kind| client.state.want_all(kind)),
         }
         client.restore(now);
         client.publish(now);
@@ -456,7 +397,7 @@ impl<C: Connect> Client<C> {
             Wants::Sidecar { inbound_listener } => {
                 self.state.answer(Kind::Listener, inbound_listener) == Answer::Active
             }
-            Wants::All(_) => {
+            Wants::All { .. } => {
                 matches!(self.link, Link::Open { answered: true, .. }) && self.state.next_deadline().is_none()
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::{advance, timeout};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use weft_xds::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use weft_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use weft_xds::envoy::config::listener::v3::Listener as ListenerMessage;

@@ -18,6 +18,7 @@ use weft_xds::google::protobuf::Any;
 use weft_xds::{FieldError, names, support, unpack};
 
 use super::kind::{Key, Kind};
+use super::source::Source;
 use super::state::{Change, Compile, Compiled};
 use crate::accept::socket;
 use crate::snapshot::compile::{clusters_of, compile_listener};
@@ -47,12 +48,14 @@ pub struct Compiler {
     reported: Mutex<HashSet<String>>,
     /// Whether listeners bind their own addresses.
     binds: bool,
+    /// Where resources may say that what they need comes from.
+    source: Source,
 }
 
 impl Compiler {
     /// Refuses listeners whose addresses cannot be bound, as Envoy does.
-    pub fn binding() -> Self {
-        Self { binds: true, ..Self::default() }
+    pub fn binding(source: Source) -> Self {
+        Self { binds: true, source, ..Self::default() }
     }
 
     fn report(&self, kind: Kind, ignored: Vec<String>) {
@@ -72,6 +75,7 @@ impl Compile for Compiler {
     fn compile(&self, kind: Kind, name: &str, message: &Any) -> Result<Compiled<Resource>, FieldError> {
         // The bytes as they came: decoding drops fields that are not known.
         self.report(kind, support::check(kind.type_url(), &message.value)?);
+        self.source.check(kind.type_url(), &message.value)?;
         match kind {
             Kind::Listener => {
                 let message: ListenerMessage = unpack(message, "")?;
@@ -305,13 +309,14 @@ mod tests {
              stat_prefix: t, cluster: c}}}}]}}]}}"
         );
         let message = pack(&yaml::from_str::<ListenerMessage>(&text).unwrap());
-        let error = Compiler::binding().compile(Kind::Listener, "l", &message).unwrap_err().to_string();
+        let error =
+            Compiler::binding(Source::Aggregated).compile(Kind::Listener, "l", &message).unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("address: `127.0.0.1:{port}` cannot be bound: Address already in use")),
             "{error}"
         );
         assert!(Compiler::default().compile(Kind::Listener, "l", &message).is_ok());
         drop(taken);
-        assert!(Compiler::binding().compile(Kind::Listener, "l", &message).is_ok());
+        assert!(Compiler::binding(Source::Aggregated).compile(Kind::Listener, "l", &message).is_ok());
     }
 }

@@ -11,7 +11,7 @@
 //! Invariants:
 //! - Subscribed on the stream are exactly the entries: roots, and what active or warming resources need.
 //! - Something becomes active only after what it needs (or when the wait is over), and what an active resource needs is let go only
-//!   after the one that replaces it is active: make before break.
+//!   after the one that replaces it is active, also where the server removes it first (or when the wait is over): make before break.
 //! - Without a stream nothing active is ever lost.
 
 use std::collections::{HashMap, HashSet};
@@ -27,7 +27,8 @@ use weft_xds::google::rpc::Status;
 
 use super::kind::{Key, Kind};
 
-/// Longest wait for what a resource needs (as Envoy's `initial_fetch_timeout`); then it becomes active without.
+/// Longest wait for what a resource needs (as Envoy's `initial_fetch_timeout`); then it becomes active without. What the server removed
+/// stays as long at most for the sake of what still uses it.
 pub const WARM_LIMIT: Duration = Duration::from_secs(15);
 
 /// `INVALID_ARGUMENT` of `google.rpc.Code`: what a NACK carries.
@@ -142,6 +143,8 @@ struct Entry<T> {
     active: Option<Version<T>>,
     warming: Option<Warming<T>>,
     absent: bool,
+    /// When an active resource that is absent goes, whatever uses it.
+    leaves_by: Option<Instant>,
     refused: Option<Refusal>,
 }
 
@@ -166,7 +169,7 @@ impl<T> Default for Subscriptions<T> {
 
 impl<T> Default for Entry<T> {
     fn default() -> Self {
-        Self { root: false, active: None, warming: None, absent: false, refused: None }
+        Self { root: false, active: None, warming: None, absent: false, leaves_by: None, refused: None }
     }
 }
 
@@ -281,6 +284,7 @@ impl<C: Compile> State<C> {
                 if let Some(warming) = &mut entry.warming {
                     warming.until = now + WARM_LIMIT;
                 }
+                entry.leaves_by = entry.leaves_by.map(|_| now + WARM_LIMIT);
             }
         }
     }
@@ -317,6 +321,7 @@ impl<C: Compile> State<C> {
             let of_kind = self.of_kind(kind);
             if let Some(entry) = of_kind.entries.get_mut(name.as_str()) {
                 entry.absent = true;
+                entry.leaves_by = entry.leaves_by.or(Some(now + WARM_LIMIT));
                 entry.warming = None;
                 entry.refused = None;
                 needs_changed = true;
@@ -334,7 +339,12 @@ impl<C: Compile> State<C> {
     /// When [`State::on_time`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let entries = self.kinds.values().flat_map(|of_kind| of_kind.entries.values());
-        entries.filter(|entry| self.may_give_up(entry)).filter_map(|entry| Some(entry.warming.as_ref()?.until)).min()
+        let limits = entries.filter(|entry| self.may_give_up(entry)).flat_map(|entry| {
+            // What leaves may have left already.
+            let leaves_by = entry.leaves_by.filter(|_| entry.active.is_some() && self.connected);
+            entry.warming.as_ref().map(|warming| warming.until).into_iter().chain(leaves_by)
+        });
+        limits.min()
     }
 
     /// Ends waits that have lasted too long.
@@ -406,6 +416,7 @@ impl<C: Compile> State<C> {
         {
             *held = raw;
             entry.absent = false;
+            entry.leaves_by = None;
             entry.refused = None;
             return Ok(false);
         }
@@ -414,6 +425,7 @@ impl<C: Compile> State<C> {
         match compiled {
             Ok(compiled) => {
                 entry.absent = false;
+                entry.leaves_by = None;
                 entry.refused = None;
                 // One that follows another quickly inherits its wait, or a stream of updates would put all of them off for ever.
                 let until = entry.warming.as_ref().map_or(now + WARM_LIMIT, |replaced| replaced.until);
@@ -454,7 +466,7 @@ impl<C: Compile> State<C> {
                 self.changes.push(Change::Set((kind, name), value));
             }
         }
-        self.let_go_of_removed();
+        self.let_go_of_removed(now);
         if promoted {
             self.forget_unneeded();
         }
@@ -469,42 +481,38 @@ impl<C: Compile> State<C> {
         self.kinds[kind].entries.get(name).is_some_and(Entry::is_settled)
     }
 
-    /// Drops what the server removed, except what an active resource uses that is about to be replaced.
-    fn let_go_of_removed(&mut self) {
-        let removed: Vec<Key> = self
-            .kinds
-            .iter()
-            .flat_map(|(kind, of_kind)| {
-                let gone = of_kind.entries.iter().filter(|(_, entry)| entry.absent && entry.active.is_some());
-                gone.map(|(name, _)| (*kind, name.clone()))
-            })
-            .collect();
-        if removed.is_empty() {
+    /// Drops what the server removed, except what something active uses: that is about to be replaced, or is told of later. Servers order
+    /// what they say differently, and streams of their own are in no order at all.
+    fn let_go_of_removed(&mut self, now: Instant) {
+        let entries = || self.kinds.values().flat_map(|of_kind| of_kind.entries.values());
+        if !entries().any(|entry| entry.absent && entry.active.is_some()) {
             return;
         }
-        let held: HashSet<&Key> = self
-            .kinds
-            .values()
-            .flat_map(|of_kind| of_kind.entries.values())
-            .filter(|entry| entry.warming.is_some())
-            .filter_map(|entry| entry.active.as_ref())
-            .flat_map(|version| &version.compiled.needs)
-            .collect();
-        let mut free: Vec<Key> = removed.into_iter().filter(|key| !held.contains(key)).collect();
-        if free.is_empty() {
-            return;
-        }
+        let replaced = entries().filter(|entry| entry.warming.is_some()).filter_map(|entry| entry.active.as_ref());
+        let replaced: HashSet<Key> = replaced.flat_map(|version| version.compiled.needs.iter().cloned()).collect();
+        let is_connected = self.connected;
+        let mut used: HashSet<Key> = HashSet::new();
+        let mut is_any_gone = false;
         // What needs others goes before what it needs.
-        free.sort_unstable_by(|a, b| b.cmp(a));
-        for key in free {
-            let of_kind = self.of_kind(key.0);
-            if let Some(entry) = of_kind.entries.get_mut(&key.1) {
-                entry.active = None;
-                entry.root &= !of_kind.wildcard;
+        for kind in Kind::ALL.into_iter().rev() {
+            let of_kind = self.kinds.entry(kind).or_default();
+            for (name, entry) in &mut of_kind.entries {
+                let key = (kind, name.clone());
+                let Some(version) = &entry.active else { continue };
+                let is_over = entry.leaves_by.is_none_or(|limit| is_connected && limit <= now);
+                if entry.absent && !replaced.contains(&key) && (is_over || !used.contains(&key)) {
+                    entry.active = None;
+                    entry.root &= !of_kind.wildcard;
+                    self.changes.push(Change::Removed(key));
+                    is_any_gone = true;
+                } else {
+                    used.extend(version.compiled.needs.iter().cloned());
+                }
             }
-            self.changes.push(Change::Removed(key));
         }
-        self.forget_unneeded();
+        if is_any_gone {
+            self.forget_unneeded();
+        }
     }
 
     /// Makes the entries what the roots reach, by what is active and by what is warming.

@@ -33,6 +33,8 @@ pub(super) struct StateOfTheWorld {
 #[derive(Debug, Default)]
 struct Subscription {
     names: BTreeSet<String>,
+    /// Whether anything was ever asked for by its name.
+    is_named: bool,
     /// The last version that was accepted.
     version: String,
     /// Nonce of the response that was answered last.
@@ -43,12 +45,23 @@ struct Subscription {
     held: HashSet<String>,
 }
 
+/// The name that stands for everything.
+const WILDCARD: &str = "*";
+
+impl Subscription {
+    /// As requests name what is wanted. Everything is asked for without a name, as Envoy does: go-control-plane takes `*` for a resource and
+    /// never answers. That holds until a name was given; then an empty list means nothing, and `*` is a name beside others.
+    fn resource_names(&self) -> Vec<String> {
+        if self.is_named { self.names.iter().cloned().collect() } else { Vec::new() }
+    }
+}
+
 impl StateOfTheWorld {
     /// The same request in this dialect.
     pub(super) fn request(&mut self, delta: DeltaDiscoveryRequest) -> DiscoveryRequest {
         let subscription = self.types.entry(delta.type_url.clone()).or_default();
-        // `*` stays a name: beside it, single names are still asked for.
         subscription.names.extend(delta.resource_names_subscribe);
+        subscription.is_named |= subscription.names.iter().any(|name| name != WILDCARD);
         for name in &delta.resource_names_unsubscribe {
             subscription.names.remove(name);
             subscription.held.remove(name);
@@ -64,7 +77,7 @@ impl StateOfTheWorld {
         DiscoveryRequest {
             version_info: subscription.version.clone(),
             node: delta.node,
-            resource_names: subscription.names.iter().cloned().collect(),
+            resource_names: subscription.resource_names(),
             type_url: delta.type_url,
             response_nonce: subscription.nonce.clone(),
             error_detail: delta.error_detail,
@@ -98,7 +111,7 @@ impl StateOfTheWorld {
         let is_whole = matches!(Kind::of_type_url(&type_url), Some(Kind::Listener | Kind::Cluster));
         let mut removed_resources = Vec::new();
         if is_whole {
-            let asked = subscription.names.iter().filter(|name| *name != "*");
+            let asked = subscription.names.iter().filter(|name| *name != WILDCARD);
             let known: BTreeSet<&String> = subscription.held.iter().chain(asked).collect();
             removed_resources = known.into_iter().filter(|name| !sent.contains(*name)).cloned().collect();
             subscription.held = sent;

@@ -20,7 +20,7 @@ use weft_xds::envoy::service::discovery::v3::aggregated_discovery_service_server
 use weft_xds::{pack, yaml};
 
 use super::*;
-use crate::ads::{Client, ControlPlane, ControlPlaneChannel, Dialect, Parts, Wants};
+use crate::ads::{Client, ControlPlane, ControlPlaneChannel, Dialect, Parts, Source, Streams, Wants};
 use crate::observe::Metrics;
 use crate::snapshot::Store;
 use crate::tls::LocalIdentity;
@@ -71,6 +71,17 @@ fn a_request_repeats_all_names_and_the_version_in_force() {
     let refused = dialect.request(answer("n2", Some("no")));
     assert_eq!((refused.version_info.as_str(), refused.response_nonce.as_str()), ("1", "n2"));
     assert_eq!(refused.error_detail.unwrap().message, "no");
+}
+
+#[test]
+fn everything_is_asked_for_without_a_name_until_a_name_was_given() {
+    let mut dialect = StateOfTheWorld::default();
+    assert_eq!(dialect.request(subscribe(&["*"])).resource_names, [""; 0]);
+    assert_eq!(dialect.request(answer("n1", None)).resource_names, [""; 0]);
+    assert_eq!(dialect.request(subscribe(&["a"])).resource_names, ["*", "a"]);
+    let mut less = subscribe(&[]);
+    less.resource_names_unsubscribe.push("a".to_owned());
+    assert_eq!(dialect.request(less).resource_names, ["*"], "without a name, nothing would be asked for now");
 }
 
 #[test]
@@ -168,13 +179,13 @@ async fn a_client_of_everything_follows_a_server_without_delta() {
         address.port()
     );
     let endpoints = Assignment::compile(&yaml::from_str(&text).unwrap(), "").unwrap();
-    let control_plane =
-        ControlPlane { endpoints, tls: None, mark: None, token_file: None, dialect: Dialect::StateOfTheWorld };
+    let (dialect, streams) = (Dialect::StateOfTheWorld, Streams::Aggregated);
+    let control_plane = ControlPlane { endpoints, tls: None, mark: None, token_file: None, dialect, streams };
     let store = Arc::new(Store::new());
     let identity = LocalIdentity::new();
     let parts = Parts {
         node: Node { id: "n".to_owned(), ..Default::default() },
-        wants: Wants::All(vec![Kind::Cluster]),
+        wants: Wants::All { kinds: vec![Kind::Cluster], source: Source::Aggregated },
         store: store.clone(),
         identity: identity.clone(),
         metrics: Arc::new(Metrics::new()),
@@ -186,7 +197,7 @@ async fn a_client_of_everything_follows_a_server_without_delta() {
 
     let mut stream = served.recv().await.unwrap();
     let first = stream.request().await;
-    assert_eq!((first.resource_names, first.node.unwrap().id.as_str()), (vec!["*".to_owned()], "n"));
+    assert_eq!((first.resource_names, first.node.unwrap().id.as_str()), (Vec::<String>::new(), "n"));
     stream.send("1", "n1", vec![cluster("a", "1s"), cluster("b", "1s")]);
     let accepted = stream.request().await;
     assert_eq!((accepted.version_info.as_str(), accepted.response_nonce.as_str()), ("1", "n1"));

@@ -218,6 +218,49 @@ fn a_new_cluster_works_before_the_route_uses_it_and_the_old_one_until_then() {
 }
 
 #[test]
+fn what_is_removed_before_it_is_replaced_works_until_then() {
+    let mut script = Script::with_one_path();
+    // All of a path is replaced, and the server tells it in an order that helps nobody.
+    script.receive(Kind::Endpoints, &[], &["c1"]);
+    script.receive(Kind::Cluster, &[], &["c1"]);
+    script.receive(Kind::Route, &[], &["r"]);
+    assert_eq!(script.changes(), [""; 0]);
+    script.receive(Kind::Listener, &[("l", "v2 route:s")], &[]);
+    script.receive(Kind::Route, &[("s", "v1 cluster:c2")], &[]);
+    assert_eq!(script.changes(), [""; 0]);
+    script.receive(Kind::Cluster, &[("c2", "v1")], &[]);
+    let new = ["+cluster:c2=v1", "+route:s=v1", "+listener:l=v2"];
+    assert_eq!(script.changes(), [&new[..], &["-route:r", "-cluster:c1", "-endpoints:c1"]].concat());
+    assert_eq!(script.state.next_deadline(), None);
+}
+
+#[test]
+fn what_is_removed_goes_in_the_end_although_it_is_used() {
+    let mut script = Script::with_one_path();
+    script.receive(Kind::Cluster, &[], &["c1"]);
+    script.pass(WARM_LIMIT - Duration::from_millis(1));
+    assert_eq!(script.changes(), [""; 0]);
+    assert_eq!(script.state.next_deadline(), Some(script.now + Duration::from_millis(1)));
+    // Without a stream nobody could have told what follows.
+    script.state.stream_closed();
+    script.pass(WARM_LIMIT);
+    assert_eq!((script.changes(), script.state.next_deadline()), (Vec::new(), None));
+    script.state.stream_opened(script.now);
+    script.pass(WARM_LIMIT);
+    assert_eq!(script.changes(), ["-cluster:c1", "-endpoints:c1"]);
+    assert_eq!(script.state.next_deadline(), None);
+}
+
+#[test]
+fn what_is_removed_and_sent_again_has_never_left() {
+    let mut script = Script::with_one_path();
+    script.receive(Kind::Cluster, &[], &["c1"]);
+    script.receive(Kind::Cluster, &[("c1", "v1 endpoints:c1")], &[]);
+    script.pass(WARM_LIMIT);
+    assert_eq!(script.changes(), [""; 0]);
+}
+
+#[test]
 fn a_removed_listener_is_known_to_be_absent_and_comes_back_when_it_is_sent() {
     let mut script = Script::with_one_path();
     let requests = script.receive(Kind::Listener, &[], &["l"]);

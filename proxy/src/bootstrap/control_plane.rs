@@ -1,57 +1,70 @@
-//! The control plane's address and TLS, from `dynamic_resources.ads_config` and the cluster it names.
+//! The control plane's address and TLS, from `dynamic_resources` and the cluster that it names.
 
+use prost::Message as _;
 use rustls_pki_types::ServerName;
 use weft_xds::envoy::config::bootstrap::v3::Bootstrap as Message;
 use weft_xds::envoy::config::cluster::v3::Cluster;
 use weft_xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
-use weft_xds::envoy::config::core::v3::api_config_source::ApiType;
+use weft_xds::envoy::config::core::v3::ApiConfigSource;
+use weft_xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use weft_xds::envoy::config::core::v3::data_source::Specifier;
-use weft_xds::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use weft_xds::envoy::config::core::v3::transport_socket::ConfigType;
 use weft_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use weft_xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
-use weft_xds::{FieldError, unpack};
+use weft_xds::{FieldError, type_url, unpack};
 
-use crate::ads::{ControlPlane, ControlPlaneTls, Dialect};
+use crate::ads::{ControlPlane, ControlPlaneTls, Dialect, Service, Source, Streams};
 use crate::snapshot::compile::fields::{join, unsupported};
 use crate::upstream::Assignment;
 
-/// The control plane and the name of the cluster that leads to it; `None` where the file names none.
-pub(super) fn find(message: &Message) -> Result<Option<(ControlPlane, String)>, FieldError> {
-    const PATH: &str = "dynamic_resources.ads_config";
-    let Some(ads) = message.dynamic_resources.as_ref().and_then(|dynamic| dynamic.ads_config.as_ref()) else {
-        return Ok(None);
-    };
-    let dialect = match ApiType::try_from(ads.api_type) {
-        Ok(ApiType::DeltaGrpc) => Dialect::Delta,
-        Ok(ApiType::Grpc) => Dialect::StateOfTheWorld,
-        _ => return Err(FieldError::new(join(PATH, "api_type"), "is not supported; use DELTA_GRPC or GRPC")),
-    };
-    unsupported(!ads.config_validators.is_empty(), PATH, "config_validators")?;
-    let service = match ads.grpc_services.as_slice() {
-        [service] => service,
-        services => {
-            let path = join(PATH, "grpc_services");
-            return Err(FieldError::new(path, format!("holds {} services; give exactly one", services.len())));
-        }
-    };
-    let path = format!("{PATH}.grpc_services[0]");
-    unsupported(!service.initial_metadata.is_empty(), &path, "initial_metadata")?;
-    let Some(TargetSpecifier::EnvoyGrpc(target)) = &service.target_specifier else {
-        return Err(FieldError::missing(join(&path, "envoy_grpc"), "name a cluster of static_resources"));
-    };
+/// A control plane, and what the file says of the way to it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) control_plane: ControlPlane,
+    /// The cluster that leads to it.
+    pub(super) cluster: String,
+    /// What every `ConfigSource` has to agree with.
+    pub(super) source: Source,
+}
+
+/// The control plane that `ads_config` names, or else `lds_config` or `cds_config`; `None` where the file names none.
+pub(super) fn find(message: &Message) -> Result<Option<Found>, FieldError> {
+    let Some((streams, api, path)) = named(message) else { return Ok(None) };
+    unsupported(!api.config_validators.is_empty(), &path, "config_validators")?;
+    let service = Service::compile(api, &path)?;
     let clusters = message.static_resources.iter().flat_map(|resources| &resources.clusters);
-    let Some((i, cluster)) = clusters.enumerate().find(|(_, cluster)| cluster.name == target.cluster_name) else {
-        let path = join(&path, "envoy_grpc.cluster_name");
+    let Some((i, cluster)) = clusters.enumerate().find(|(_, cluster)| cluster.name == service.cluster) else {
         return Err(FieldError::invalid(
-            path,
-            &target.cluster_name,
+            join(&path, "grpc_services[0].envoy_grpc.cluster_name"),
+            &service.cluster,
             "is no cluster of static_resources",
             "add it, or name another",
         ));
     };
-    let control_plane = ControlPlane { dialect, ..compile(cluster, &format!("static_resources.clusters[{i}]"))? };
-    Ok(Some((control_plane, cluster.name.clone())))
+    let compiled = compile(cluster, &format!("static_resources.clusters[{i}]"))?;
+    let control_plane = ControlPlane { dialect: service.dialect, streams, ..compiled };
+    let cluster = service.cluster.clone();
+    let source = match streams {
+        Streams::Aggregated => Source::Aggregated,
+        Streams::Separate => Source::Separate(service),
+    };
+    source.check(type_url::BOOTSTRAP, &message.encode_to_vec())?;
+    Ok(Some(Found { control_plane, cluster, source }))
+}
+
+fn named(message: &Message) -> Option<(Streams, &ApiConfigSource, String)> {
+    const PATH: &str = "dynamic_resources";
+    let dynamic = message.dynamic_resources.as_ref()?;
+    if let Some(ads) = &dynamic.ads_config {
+        return Some((Streams::Aggregated, ads, join(PATH, "ads_config")));
+    }
+    let separate = [(&dynamic.lds_config, "lds_config"), (&dynamic.cds_config, "cds_config")];
+    separate.into_iter().find_map(|(source, field)| match source.as_ref()?.config_source_specifier.as_ref()? {
+        ConfigSourceSpecifier::ApiConfigSource(api) => {
+            Some((Streams::Separate, api, format!("{PATH}.{field}.api_config_source")))
+        }
+        _ => None,
+    })
 }
 
 fn compile(cluster: &Cluster, path: &str) -> Result<ControlPlane, FieldError> {
@@ -65,7 +78,8 @@ fn compile(cluster: &Cluster, path: &str) -> Result<ControlPlane, FieldError> {
             "plaintext is for loopback only; give an UpstreamTlsContext with trusted_ca and sni",
         ));
     }
-    Ok(ControlPlane { endpoints, tls, mark: None, token_file: None, dialect: Dialect::Delta })
+    let (dialect, streams) = (Dialect::Delta, Streams::Aggregated);
+    Ok(ControlPlane { endpoints, tls, mark: None, token_file: None, dialect, streams })
 }
 
 /// Addresses, or names where the cluster's type says that it has some.

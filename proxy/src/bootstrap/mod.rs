@@ -2,7 +2,7 @@
 //!
 //! - `flags`: the command line.
 //! - `sidecar`: what makes a bootstrap a sidecar's: `node.metadata["weft.mesh"]`.
-//! - `control_plane`: the cluster that `ads_config` names, as an address and TLS.
+//! - `control_plane`: the cluster that leads to it, as an address and TLS.
 //!
 //! What is refused names its path in the file; the process then exits 1.
 
@@ -19,13 +19,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use control_plane::Found;
 use weft_xds::envoy::config::bootstrap::v3::Bootstrap as Message;
 use weft_xds::envoy::config::core::v3::Node;
 use weft_xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use weft_xds::envoy::config::core::v3::node::UserAgentVersionType;
 use weft_xds::{FieldError, names, support, yaml};
 
-use crate::ads::{ControlPlane, Kind};
+use crate::ads::{ControlPlane, Kind, Source};
 use crate::snapshot::compile::compile_listener;
 use crate::snapshot::compile::fields::{join, socket_address, unsupported};
 use crate::snapshot::{Listener, Store};
@@ -93,6 +94,8 @@ pub struct Subscriptions {
     pub control_plane: ControlPlane,
     /// The kinds of which everything is taken (`lds_config`, `cds_config`).
     pub kinds: Vec<Kind>,
+    /// Where resources may say that what they need comes from.
+    pub source: Source,
 }
 
 impl Bootstrap {
@@ -121,9 +124,9 @@ impl Bootstrap {
             Some(admin) if admin.address.is_some() => socket_address(admin.address.as_ref(), "admin.address")?,
             _ => DEFAULT_ADMIN,
         };
-        let ads = control_plane::find(&message)?;
-        let mode = mode(&message, &mut node, ads.as_ref().map(|(control_plane, _)| control_plane))?;
-        let reserved = ads.as_ref().map(|(_, cluster)| cluster.as_str());
+        let found = control_plane::find(&message)?;
+        let mode = mode(&message, &mut node, found.as_ref())?;
+        let reserved = found.as_ref().map(|found| found.cluster.as_str());
         let clusters = clusters(&message, reserved)?;
         let listeners = listeners(&message)?;
         Ok(Self { node, admin, mode, listeners, clusters, ignored, message: Box::new(message) })
@@ -142,8 +145,8 @@ impl Bootstrap {
     }
 }
 
-fn mode(message: &Message, node: &mut Node, control_plane: Option<&ControlPlane>) -> Result<Mode, FieldError> {
-    if let Some(sidecar) = sidecar::find(node, control_plane)? {
+fn mode(message: &Message, node: &mut Node, found: Option<&Found>) -> Result<Mode, FieldError> {
+    if let Some(sidecar) = sidecar::find(node, found.map(|found| &found.control_plane))? {
         return Ok(Mode::Sidecar(Box::new(sidecar)));
     }
     let Some(dynamic) = &message.dynamic_resources else { return Ok(Mode::Static(None)) };
@@ -153,19 +156,20 @@ fn mode(message: &Message, node: &mut Node, control_plane: Option<&ControlPlane>
     {
         match source.as_ref().map(|source| &source.config_source_specifier) {
             None => {}
-            Some(Some(ConfigSourceSpecifier::Ads(_))) => kinds.push(kind),
+            Some(Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::ApiConfigSource(_))) => kinds.push(kind),
             Some(_) => {
                 return Err(FieldError::new(
                     join("dynamic_resources", field),
-                    "only the ADS stream is supported; write `ads: {}`",
+                    "only a control plane is supported; write `ads: {}` or an api_config_source",
                 ));
             }
         }
     }
-    match (kinds.is_empty(), control_plane) {
+    match (kinds.is_empty(), found) {
         (true, _) => Ok(Mode::Static(None)),
-        (false, Some(control_plane)) => {
-            Ok(Mode::Static(Some(Subscriptions { control_plane: control_plane.clone(), kinds })))
+        (false, Some(Found { control_plane, source, .. })) => {
+            let (control_plane, source) = (control_plane.clone(), source.clone());
+            Ok(Mode::Static(Some(Subscriptions { control_plane, kinds, source })))
         }
         (false, None) => Err(FieldError::missing("dynamic_resources.ads_config", "say where the control plane is")),
     }

@@ -7,7 +7,7 @@ use weft_xds::google::protobuf::Struct;
 use weft_xds::names::{self, key};
 use weft_xds::{FieldError, metadata};
 
-use crate::ads::{ControlPlane, Dialect};
+use crate::ads::{ControlPlane, Dialect, Streams};
 use crate::snapshot::compile::fields::join;
 
 /// A sidecar's own settings.
@@ -55,6 +55,9 @@ pub(super) fn find(node: &mut Node, control_plane: Option<&ControlPlane>) -> Res
     let Some(control_plane) = control_plane else {
         return Err(FieldError::missing("dynamic_resources.ads_config", "a sidecar needs a control plane"));
     };
+    if control_plane.streams != Streams::Aggregated {
+        return Err(FieldError::missing("dynamic_resources.ads_config", "a sidecar has one stream for everything"));
+    }
     if control_plane.dialect != Dialect::Delta {
         // Only there can a single destination be asked for, and known not to exist.
         return Err(FieldError::new("dynamic_resources.ads_config.api_type", "a sidecar needs DELTA_GRPC"));

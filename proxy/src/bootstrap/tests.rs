@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::admin::Probes;
-use crate::ads::Dialect;
+use crate::ads::{Dialect, Service, Source, Streams};
 
 /// A sidecar's bootstrap as the demo and the injector write it.
 const SIDECAR: &str = r#"
@@ -147,6 +147,60 @@ fn everything_can_come_from_another_control_plane() {
     let older = Bootstrap::parse(&wildcard.replace("DELTA_GRPC", "GRPC")).unwrap().mode;
     let Mode::Static(Some(subscriptions)) = older else { panic!("no sidecar") };
     assert_eq!(subscriptions.control_plane.dialect, Dialect::StateOfTheWorld);
+    assert_eq!((subscriptions.control_plane.streams, subscriptions.source), (Streams::Aggregated, Source::Aggregated));
+}
+
+/// Everything from a control plane that has a service for each kind.
+const SEPARATE: &str = r#"
+node: {id: edge, cluster: c}
+static_resources:
+  clusters:
+  - name: control-plane
+    load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 18000}}}}]}]}
+  - name: other
+    load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 18001}}}}]}]}
+dynamic_resources:
+  lds_config: {api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control-plane}}]}}
+  cds_config: {api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control-plane}}]}}
+"#;
+
+#[test]
+fn each_kind_can_have_a_stream_of_its_own() {
+    let Mode::Static(Some(subscriptions)) = Bootstrap::parse(SEPARATE).unwrap().mode else { panic!("no sidecar") };
+    assert_eq!(subscriptions.kinds, [Kind::Listener, Kind::Cluster]);
+    assert_eq!(subscriptions.control_plane.streams, Streams::Separate);
+    assert_eq!(subscriptions.control_plane.dialect, Dialect::StateOfTheWorld);
+    let service = Service { cluster: "control-plane".to_owned(), dialect: Dialect::StateOfTheWorld };
+    assert_eq!(subscriptions.source, Source::Separate(service));
+}
+
+#[test]
+fn everything_comes_from_one_control_plane_in_one_way() {
+    let cds = |other: &str| {
+        let (before, after) = SEPARATE.split_once("  cds_config:").unwrap();
+        let text = format!("{before}  cds_config:{}", after.replace("api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control-plane}}]}", other));
+        Bootstrap::parse(&text).unwrap_err().to_string()
+    };
+    let api = |api: &str, cluster: &str| {
+        cds(&format!(
+            "api_config_source: {{api_type: {api}, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: {cluster}}}}}]}}"
+        ))
+    };
+    let at = "dynamic_resources.cds_config";
+    assert!(cds("ads: {}").starts_with(&format!("{at}.ads: the bootstrap has no stream for everything")));
+    assert!(api("DELTA_GRPC", "control-plane").starts_with(&format!("{at}.api_config_source.api_type: differs")));
+    let other = api("GRPC", "other");
+    assert!(
+        other.starts_with(&format!("{at}.api_config_source.grpc_services[0].envoy_grpc.cluster_name: `other` is not")),
+        "{other}"
+    );
+    let rest = api("REST", "control-plane");
+    assert!(rest.starts_with(&format!("{at}.api_config_source.api_type: is not supported")), "{rest}");
+
+    let both = SEPARATE.to_owned()
+        + "  ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control-plane}}]}\n";
+    let both = Bootstrap::parse(&both).unwrap_err().to_string();
+    assert!(both.starts_with("dynamic_resources.lds_config.api_config_source: the bootstrap has a stream"), "{both}");
 }
 
 #[test]

@@ -24,11 +24,11 @@ use weft_xds::{FieldError, any, yaml};
 const EXEMPT: &[(&str, &str)] = &[
     (
         "envoy.config.cluster.v3.Cluster.EdsClusterConfig.eds_config",
-        "ConfigSource's own rows refuse all but the stream",
+        "which control plane it means is checked by `ads::Source`, beside the compiler",
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig.sds_config",
-        "ConfigSource's own rows refuse all but the stream",
+        "which control plane it means is checked by `ads::Source`, beside the compiler",
     ),
     ("envoy.config.cluster.v3.Cluster.TransportSocketMatch.name", "a label"),
     ("envoy.config.core.v3.TypedExtensionConfig.name", "a label"),

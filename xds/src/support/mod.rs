@@ -7,14 +7,17 @@
 //! `table` is written by hand; `fields` (numbers and types) is generated from the descriptors, which are megabytes in
 //! memory and so not there while the proxy runs.
 
+mod defaults;
 mod fields;
 mod table;
 mod walk;
+mod within;
 mod without;
 
 use std::sync::LazyLock;
 
 pub use walk::check;
+pub use within::{Within, each_within};
 pub use without::{Without, without_each};
 
 use prost::{Message, Name};
@@ -43,6 +46,8 @@ pub struct Row {
     pub number: u32,
     /// What happens to it.
     pub support: Support,
+    /// What it is where a message leaves it unset, if that is more than nothing, zero or off.
+    pub default: Option<&'static str>,
 }
 
 /// The whole table, ordered by message and field number; what the reference page is made from.
@@ -53,6 +58,7 @@ pub fn rows() -> impl Iterator<Item = Row> {
             field: field.name,
             number: field.number,
             support: SUPPORT[index][at],
+            default: defaults::of(message.name, field.name),
         })
     })
 }

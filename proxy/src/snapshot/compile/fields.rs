@@ -146,11 +146,13 @@ pub(crate) fn ranges(ranges: &[CidrRange], path: &str, field: &str) -> Result<Ve
     compiled.collect()
 }
 
-/// The one source of further resources we have is the stream itself.
-pub(crate) fn from_ads(source: Option<&ConfigSource>, path: &str) -> Result<(), FieldError> {
+/// Further resources come from the control plane. That it is the one of the bootstrap is for [`crate::ads::Source`] to say.
+pub(crate) fn from_control_plane(source: Option<&ConfigSource>, path: &str) -> Result<(), FieldError> {
     match source.and_then(|source| source.config_source_specifier.as_ref()) {
-        Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Ok(()),
-        Some(_) => Err(FieldError::new(path, "only the ADS stream is supported; write `ads: {}`")),
+        Some(
+            ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_) | ConfigSourceSpecifier::ApiConfigSource(_),
+        ) => Ok(()),
+        Some(_) => Err(FieldError::new(path, "only a control plane is supported; write `ads: {}`")),
         None => Err(FieldError::missing(path, "write `ads: {}`")),
     }
 }

@@ -19,7 +19,7 @@ use weft_xds::google::protobuf::Any;
 use weft_xds::names::{self, key};
 use weft_xds::{FieldError, any, metadata, type_url, unpack};
 
-use super::fields::{flag, from_ads, join, limit, number, ranges, socket_address, unsupported};
+use super::fields::{flag, from_control_plane, join, limit, number, ranges, socket_address, unsupported};
 use super::{Needs, http, tcp};
 use crate::snapshot::{
     ChainBody, ChainMatch, Direction, FilterChain, Inspection, Listener, MeshScope, SourceType, Transport,
@@ -353,7 +353,7 @@ pub(super) fn rds_name(
     rds: &weft_xds::envoy::extensions::filters::network::http_connection_manager::v3::Rds,
     path: &str,
 ) -> Result<Arc<str>, FieldError> {
-    from_ads(rds.config_source.as_ref(), &join(path, "config_source"))?;
+    from_control_plane(rds.config_source.as_ref(), &join(path, "config_source"))?;
     if rds.route_config_name.is_empty() {
         return Err(FieldError::missing(join(path, "route_config_name"), "name a RouteConfiguration"));
     }

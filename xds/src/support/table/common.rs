@@ -71,9 +71,9 @@ pub(super) static TABLE: &[Decision] = &[
     },
     Decision {
         message: "envoy.config.core.v3.ConfigSource",
-        enforced: &["ads", "self", "resource_api_version"],
+        enforced: &["ads", "self", "api_config_source", "resource_api_version"],
         ignored: &["initial_fetch_timeout"],
-        refused: &["authorities", "path", "path_config_source", "api_config_source"],
+        refused: &["authorities", "path", "path_config_source"],
     },
     Decision { message: "envoy.config.core.v3.AggregatedConfigSource", enforced: &[], ignored: &[], refused: &[] },
     Decision {
