@@ -13,7 +13,7 @@
 //! | [`request`], [`tcp`] | a request's life; opaque relays |
 //! | [`upstream`] | clusters, balancing, outliers, breakers, pools |
 //! | [`observe`], [`admin`] | what is counted, logged and shown; readiness and drain |
-//! | [`worker`] | what one worker thread has of its own |
+//! | [`worker`], `memory` | what one worker thread has of its own; memory given back |
 
 pub mod accept;
 pub mod admin;
@@ -24,6 +24,7 @@ pub mod bootstrap;
 pub mod dns;
 pub mod http;
 pub mod http1;
+mod memory;
 pub mod observe;
 pub mod request;
 pub mod run;

@@ -10,6 +10,7 @@ use crate::admin::{self, Readiness};
 use crate::ads::{self, ControlPlaneChannel, Parts, Wants};
 use crate::bootstrap::{Bootstrap, Flags, Mode, SidecarConfig};
 use crate::dns::Resolver;
+use crate::memory;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
 use crate::tls::signing::Renewal;
@@ -138,6 +139,7 @@ async fn serve(bootstrap: Bootstrap, flags: &Flags) -> anyhow::Result<()> {
     }
     drop(listens);
     tokio::spawn(keep_time(store, metrics, identity));
+    memory::give_back();
     info!(version = env!("CARGO_PKG_VERSION"), workers = flags.concurrency, "started");
     signals.received().await;
     end(trigger, Duration::from_secs(flags.drain_seconds)).await;

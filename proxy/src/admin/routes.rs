@@ -14,6 +14,7 @@ use super::probes::{self, Probes};
 use super::readiness::Readiness;
 use super::{dump, logging, show};
 use crate::ads;
+use crate::memory;
 use crate::observe::Metrics;
 use crate::snapshot::Store;
 use crate::tls::LocalIdentity;
@@ -169,12 +170,14 @@ impl Admin {
             Some(handle) => handle.dump().await.unwrap_or_default(),
             None => ads::Dump::default(),
         };
-        match dump::config_dump(&self.bootstrap, &configuration) {
+        let answer = match dump::config_dump(&self.bootstrap, &configuration) {
             Ok(dump) => Answer::json(&dump),
             Err(error) => {
                 Answer::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the configuration has no JSON form: {error}\n"))
             }
-        }
+        };
+        memory::give_back();
+        answer
     }
 
     async fn start_drain(&self, uri: &Uri) -> Answer {
