@@ -25,7 +25,7 @@ demo: build ## Runs a whole mesh with a sample shop on this machine; Ctrl-C ends
 	$(BIN)/weft demo $(ARGS)
 
 .PHONY: test
-test: ## Runs all checks and tests but the long ones (`make fuzz`, `make e2e`).
+test: ## Runs all checks and tests but the long ones (`make fuzz`, `make interop`, `make e2e`).
 	@scripts/setup.sh build test
 	$(MAKE) lint
 	$(CARGO) build --locked --workspace --bins
@@ -70,6 +70,22 @@ e2e: ## All tests on a genuine Kubernetes: rollouts under load, outages, identit
 .PHONY: e2e-scale
 e2e-scale: ## What the control plane needs in a cluster of 1,000 Services and 5,000 pods.
 	e2e/kubernetes/run.sh scale
+
+.PHONY: interop
+interop: ## weft-proxy under a control plane made of go-control-plane, and beside an Envoy with the same start-up files.
+	@scripts/setup.sh build
+	$(CARGO) build --locked -p weft-proxy -p weft-control-plane -p weft-shop --bins
+	WEFT_GO_CONTROL_PLANE="$$(scripts/go-control-plane.sh)" WEFT_ENVOY="$$(scripts/envoy.sh)" \
+		$(CARGO) test --locked -p weft-e2e --test control_planes --test envoy
+
+.PHONY: bench
+bench: ## Measures pairs of proxies beside Envoy and HAProxy (docs/performance.md); ARGS=--help lists what can be said.
+	@scripts/setup.sh build bench
+	$(CARGO) build --locked --release -p weft-proxy
+	$(CARGO) build --locked -p weft-bench
+	# Where no Envoy can be had, it is left out.
+	envoy="$$(scripts/envoy.sh || true)"; $(BIN)/weft-bench proxies --weft $(TARGET_DIR)/$(TARGET)/release/weft-proxy \
+		--haproxy "$$(PATH="$$PATH:/usr/sbin" command -v haproxy)" $${envoy:+--envoy "$$envoy"} $(ARGS)
 
 .PHONY: bench-control
 bench-control: setup ## Measures the control plane: an edit's way to 2,000 sidecars, memory per sidecar (docs/performance.md).

@@ -2,6 +2,7 @@
 
 mod control;
 mod process;
+mod proxies;
 mod subscriber;
 mod summary;
 
@@ -21,11 +22,14 @@ struct Cli {
 enum Command {
     /// The control plane: many services, many connected sidecars, one edit at a time.
     Control(control::Options),
+    /// The data plane: pairs of proxies with mutual TLS between them, beside their peers.
+    Proxies(proxies::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Control(options) => control::run(&options),
+        Command::Proxies(options) => proxies::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,7 +31,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("envoy.config.cluster.v3.OutlierDetection", "failure_percentage_threshold", "85 %"),
     ("envoy.config.cluster.v3.OutlierDetection", "interval", "10 s"),
     ("envoy.config.cluster.v3.OutlierDetection", "max_ejection_percent", "10 %"),
-    ("envoy.config.cluster.v3.OutlierDetection", "max_ejection_time", "300 s, or `base_ejection_time` if that is longer"),
+    ("envoy.config.cluster.v3.OutlierDetection", "max_ejection_time", "300 s, at least `base_ejection_time`"),
     ("envoy.config.cluster.v3.OutlierDetection", "max_ejection_time_jitter", "0 s"),
     ("envoy.config.cluster.v3.OutlierDetection", "success_rate_minimum_hosts", "5"),
     ("envoy.config.cluster.v3.OutlierDetection", "success_rate_request_volume", "100"),
