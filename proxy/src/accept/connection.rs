@@ -2,10 +2,8 @@
 
 use super::detect::{ClientHello, Protocol, Sniffed, read_some, sniff, speaks_http2};
 use crate::ads::Lookup;
-use crate::http::RequestHead;
 use crate::observe;
-use crate::request::local::{self, Flag, LocalReply};
-use crate::request::reply::{Http1Reply, Reply};
+use crate::request::local::{Flag, LocalReply};
 use crate::request::{Direction, Downstream, server_http1, server_http2};
 use crate::snapshot::{ChainBody, Codec, Criteria, FilterChain, HttpChain, Listener, Transport, UnknownDestination};
 use crate::stream::BoxIo;
@@ -67,14 +65,9 @@ async fn refuse(worker: &Rc<Worker>, mut io: BoxIo, downstream: Downstream, answ
     match sniff(&mut io, &mut received, Some(&budget)).await {
         Ok(Sniffed::Protocol(Protocol::Http1)) => {
             let mut wire = Wire::new(io, received);
-            let answering = async {
-                let mut reply = Reply::Http1(Http1Reply::last(wire.writer()));
-                // A client that is gone needs no answer.
-                let _ = local::send(&mut reply, &RequestHead::new(), &downstream, &answer).await;
-                let _ = wire.shutdown().await;
-            };
             let deadline = worker.sweep.after(worker.settings().handshake_timeout);
-            let _ = deadline.race(answering).await;
+            // Boxed, as it is rare.
+            let _ = deadline.race(Box::pin(server_http1::refuse(&downstream, &mut wire, answer))).await;
         }
         Ok(Sniffed::Protocol(Protocol::Http2)) => {
             server_http2::refuse_all(worker, io, received, &downstream, &answer).await

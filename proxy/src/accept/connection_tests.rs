@@ -89,6 +89,23 @@ async fn a_refusal_that_nobody_reads_does_not_last() {
     assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refused_upload_is_read_so_that_its_answer_arrives() {
+    let (worker, set) = worker();
+    let (mut client, far) = duplex(1024);
+    let answer = LocalReply::new(502, Flag::NoRoute, "unknown\n");
+    set.spawn_local(async move { refuse(&worker, Box::new(far), downstream(), answer).await });
+    set.run_until(async {
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n").await.unwrap();
+        client.write_all(&[b'x'; 65536]).await.expect("the upload is read");
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.ends_with("unknown\n"), "{answer}");
+    })
+    .await;
+}
+
 #[test]
 fn rules_of_connections_know_other_peoples_certificates_as_those_of_requests_do() {
     let text = "{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 80}}, filter_chains: [{filters: [

@@ -63,14 +63,18 @@ pub async fn serve(
         }
         wire.shrink();
     };
-    let cx = life::Context { worker: &worker, chain: &chain, downstream: &downstream };
     // Boxed: the connection's task is as large as its largest state.
-    let closing = Box::pin(close(&cx, &mut wire, &head, ending));
+    let closing = Box::pin(close(&downstream, &mut wire, &head, ending));
     // The peer may be gone already, or not read what is left to send: one limit for all of it.
     match chain.delayed_close_timeout {
         Some(limit) => drop(worker.sweep.after(limit).race(closing).await),
         None => drop(closing.now_or_never()),
     }
+}
+
+/// Says no on a connection none of whose requests is read, and ends it.
+pub async fn refuse(downstream: &Downstream, wire: &mut Wire, answer: LocalReply) {
+    close(downstream, wire, &RequestHead::new(), Ending::Refused(answer)).await;
 }
 
 /// How a connection comes to its end.
@@ -133,11 +137,11 @@ async fn read_head(
 
 /// Sends what is left to send, and ends the connection. Closing a socket of which not everything was read would reset it, and the
 /// client would lose the answer: so the rest is read first, and dropped.
-async fn close(cx: &life::Context<'_>, wire: &mut Wire, head: &RequestHead, ending: Ending) {
+async fn close(downstream: &Downstream, wire: &mut Wire, head: &RequestHead, ending: Ending) {
     if let Ending::Refused(answer) = &ending {
         let mut reply = Reply::Http1(Http1Reply::last(wire.writer()));
         // The client may be gone already.
-        let _ = local::send(&mut reply, head, cx.downstream, answer).await;
+        let _ = local::send(&mut reply, head, downstream, answer).await;
     }
     let is_shut = wire.shutdown().await.is_ok();
     if is_shut && !matches!(ending, Ending::Closed) {
