@@ -19,7 +19,7 @@
 //! for that server name, and with `certificate` one that shows a client's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use weft_sandbox::testing::Failure;
 
@@ -127,6 +127,7 @@ fn expand(line: &str) -> String {
     }
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoy/cases")
+/// Cargo runs tests in their package's folder.
+fn folder() -> &'static Path {
+    Path::new("tests/envoy/cases")
 }
