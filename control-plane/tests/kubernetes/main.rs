@@ -6,10 +6,10 @@ mod api_server;
 #[allow(dead_code, clippy::unwrap_used)]
 mod support;
 
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ weft_sandbox::tests! {
     replicas_share_one_authority_and_one_of_them_writes,
     an_outage_of_the_api_server_leaves_proxies_undisturbed_and_is_seen,
     what_became_of_routes_and_policies_is_in_their_status,
+    the_api_server_trusts_the_webhook_whoever_changes_roots_or_configuration,
     wrong_routes_are_refused_where_they_are_written_and_nothing_else_is,
 }
 
@@ -244,6 +245,46 @@ async fn what_became_of_routes_and_policies_is_in_their_status() -> TestResult {
         .await;
     let failed = metric(&control_plane, r#"weft_control_plane_status_writes_total{result="failed"}"#).await;
     assert_eq!(failed, 0.0);
+    Ok(())
+}
+
+async fn the_api_server_trusts_the_webhook_whoever_changes_roots_or_configuration() -> TestResult {
+    let server = ApiServer::start().await?;
+    let control_plane = server.control_plane("a").await?;
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(server.client.clone());
+    let trusted = async || {
+        let webhook = configurations.get("weft").await.ok()?.webhooks?.pop()?;
+        String::from_utf8(webhook.client_config.ca_bundle?.0).ok()
+    };
+    // Without rules: nobody is asked.
+    let configuration: MutatingWebhookConfiguration = serde_json::from_value(json!({
+        "metadata": { "name": "weft" },
+        "webhooks": [{
+            "name": "pods.weft.mesh", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": { "service": { "name": "weft-control-plane", "namespace": "weft-system" } },
+        }],
+    }))?;
+    let first = control_plane.bundle_pem();
+    configurations.create(&PostParams::default(), &configuration).await?;
+    eventually("the roots are in a new configuration", PATIENCE, async || trusted().await.as_ref() == Some(&first))
+        .await;
+
+    let emptied = json!({ "webhooks": [{ "name": "pods.weft.mesh", "clientConfig": { "caBundle": null } }] });
+    configurations.patch("weft", &PatchParams::default(), &Patch::Strategic(emptied)).await?;
+    eventually("roots that were taken out are back", PATIENCE, async || trusted().await.as_ref() == Some(&first)).await;
+
+    let request = http::Request::post("/rotate-root").header(REQUEST_HEADER, "test");
+    let (code, body) = support::request(control_plane.admin_addr, request).await;
+    assert_eq!(code, 200, "{body}");
+    let rotated = control_plane.bundle_pem();
+    assert_ne!(rotated, first);
+    eventually("the new root is there", PATIENCE, async || trusted().await.as_ref() == Some(&rotated)).await;
+
+    configurations.delete("weft", &Default::default()).await?;
+    configurations.create(&PostParams::default(), &configuration).await?;
+    eventually("the next configuration has the roots", PATIENCE, async || trusted().await.as_ref() == Some(&rotated))
+        .await;
+    control_plane.stop().await;
     Ok(())
 }
 
