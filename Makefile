@@ -64,8 +64,8 @@ e2e-smoke: ## Installs the mesh on a genuine Kubernetes ($KUBECONFIG's or its ow
 	e2e/kubernetes/run.sh smoke
 
 .PHONY: e2e
-e2e: ## All tests on a genuine Kubernetes: rollouts under load, outages, identities, workloads of every kind, CNI mode.
-	e2e/kubernetes/run.sh all
+e2e: ## All tests on a genuine Kubernetes: rollouts, outages, identities, workloads, CNI mode (ARGS='--only zone': some).
+	e2e/kubernetes/run.sh all $(ARGS)
 
 .PHONY: e2e-scale
 e2e-scale: ## What the control plane needs in a cluster of 1,000 Services and 5,000 pods.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a suite of tests on a Kubernetes: run.sh smoke. On the cluster of $KUBECONFIG if that is set, otherwise on one of its own,
+# Runs a suite of tests on a Kubernetes: run.sh SUITE [OPTION…], such as run.sh all --only zone. On the cluster of $KUBECONFIG if that is set, otherwise on one of its own,
 # which it ends afterwards unless it ran before. Exit code 77: this machine cannot hold a cluster, so nothing was tested.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -18,7 +18,7 @@ if [ -z "${KUBECONFIG:-}" ]; then
 fi
 # Builds all programs, those of the test too.
 images=$(scripts/images.sh dev)
-test=("$programs/weft-e2e-kubernetes" "$suite" --reports "$target/e2e")
+test=("$programs/weft-e2e-kubernetes" "$suite" --reports "$target/e2e" "${@:2}")
 
 if [ -n "${KUBECONFIG:-}" ]; then
   context=$(kubectl config current-context)

@@ -60,6 +60,17 @@ impl<'a> Load<'a> {
         .await
     }
 
+    /// Waits until each of these replicas has answered. A sidecar learns of a destination with the first call, for which it needs the
+    /// control plane; and a balancer may leave out a slow newcomer for a while.
+    pub(crate) async fn reaches(&self, replicas: &[String]) -> anyhow::Result<()> {
+        self.mark("reaches").await?;
+        until(PATIENCE, &format!("calls of {} have reached {replicas:?}", self.pod), async || {
+            let counts = self.since("reaches").await?;
+            Ok(replicas.iter().all(|replica| counts.replica(replica) > 0).then_some(()))
+        })
+        .await
+    }
+
     /// Does something while the load goes on, and sees that calls were made and none failed.
     pub(crate) async fn undisturbed_by(
         &self,

@@ -36,6 +36,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 struct Arguments {
     /// Which tests
     suite: Suite,
+    /// Only tests whose names contain this, and those that others need
+    #[arg(long, default_value = "")]
+    only: String,
     /// Folder for the reports: JUnit, and what explains failures
     #[arg(long, default_value = "target/e2e")]
     reports: PathBuf,
@@ -46,7 +49,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let mesh = Mesh::connect().await?;
     let suite = arguments.suite.name();
-    let report = Report::run(suite, &arguments.suite.tests(mesh.has_node()), &mesh, LIMIT, async |test: &str| {
+    let mut tests = arguments.suite.tests(mesh.has_node());
+    tests.retain(|test| test.essential || test.name.contains(&arguments.only));
+    let report = Report::run(suite, &tests, &mesh, LIMIT, async |test: &str| {
         explain(&mesh, &arguments.reports.join(suite), test).await;
     })
     .await;

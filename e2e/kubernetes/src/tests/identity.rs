@@ -6,12 +6,16 @@ use weft_local_mesh::Samples;
 
 use crate::cluster::{PATIENCE, until};
 use crate::manifests;
-use crate::mesh::{Mesh, SYSTEM};
+use crate::mesh::{CONTROL_PLANE, Mesh, SYSTEM};
 use crate::report::Test;
 use crate::tests::tests;
 
 pub(crate) fn tests() -> Vec<Test<Mesh>> {
-    tests![gives_a_certificate_for_a_pods_own_token_alone, gives_no_certificate_to_an_account_that_was_deleted,]
+    tests![
+        gives_a_certificate_for_a_pods_own_token_alone,
+        gives_no_certificate_to_an_account_that_was_deleted,
+        gives_a_workload_outside_the_cluster_a_certificate_for_its_join_token,
+    ]
 }
 
 /// A namespace for pods that show tokens which are not theirs.
@@ -41,6 +45,63 @@ async fn gives_no_certificate_to_an_account_that_was_deleted(mesh: &Mesh) -> any
     mesh.cluster.delete(&account).await?;
     is_refused(mesh, "deleted", &token).await?;
     mesh.cluster.delete_namespace(NAMESPACE).await
+}
+
+/// The process outside is a pod that Kubernetes' own token says nothing of: its sidecar calls itself by the Workload's name.
+async fn gives_a_workload_outside_the_cluster_a_certificate_for_its_join_token(mesh: &Mesh) -> anyhow::Result<()> {
+    fresh_namespace(mesh).await?;
+    let legacy = outside("legacy");
+    mesh.cluster.apply(&legacy).await?;
+    for name in ["former", "joined"] {
+        let injected = mesh.inject(&pod(name, "default")).await?;
+        let renamed = calls_itself("legacy", name, &with_secret_for_token(&injected, name)?)?;
+        mesh.cluster.apply(&renamed).await?;
+    }
+    let former = join_token(mesh, "legacy").await?;
+    mesh.cluster.delete(&legacy).await?;
+    mesh.cluster.apply(&legacy).await?;
+    is_refused(mesh, "former", &former).await?;
+    is_admitted(mesh, "joined", &join_token(mesh, "legacy").await?).await?;
+    mesh.cluster.delete_namespace(NAMESPACE).await
+}
+
+/// A process on a machine of its own, as users write it.
+fn outside(name: &str) -> String {
+    format!(
+        "apiVersion: weft.mesh/v1alpha1
+kind: Workload
+metadata: {{ name: {name}, namespace: {NAMESPACE} }}
+spec:
+  addresses: [198.18.250.1]
+  ports: [{{ name: http, port: 8080, appProtocol: http }}]
+"
+    )
+}
+
+/// The manifest of an injected pod, which takes itself for its own workload, with a sidecar that takes itself for another.
+fn calls_itself(workload: &str, pod: &str, manifest: &str) -> anyhow::Result<String> {
+    let of_its_own = format!(r#"\"workload\":\"{pod}\""#);
+    ensure!(manifest.contains(&of_its_own), "no bootstrap with {of_its_own}");
+    let manifest = manifest.replace(&of_its_own, &format!(r#"\"workload\":\"{workload}\""#));
+    let mut pod: Value = serde_json::from_str(&manifest)?;
+    let containers = pod["spec"]["initContainers"].as_array_mut().context("an injected pod has init containers")?;
+    let variables = containers.iter_mut().filter_map(|container| container["env"].as_array_mut()).flatten();
+    let mut changed = 0;
+    for variable in variables.filter(|variable| variable["name"] == "WEFT_POD") {
+        *variable = json!({ "name": "WEFT_POD", "value": workload });
+        changed += 1;
+    }
+    ensure!(changed == 1, "{changed} variables WEFT_POD");
+    Ok(pod.to_string())
+}
+
+/// What an administrator makes for a process outside, by the command of the documentation.
+async fn join_token(mesh: &Mesh, workload: &str) -> anyhow::Result<String> {
+    let control_plane = format!("deploy/{CONTROL_PLANE}");
+    let exec = ["-n", SYSTEM, "exec", &control_plane, "--"];
+    let make =
+        ["/weft-control-plane", "token", "--admin", "127.0.0.1:15014", "--namespace", NAMESPACE, "--pod", workload];
+    mesh.cluster.kubectl(&[&exec[..], &make].concat(), "").await
 }
 
 async fn fresh_namespace(mesh: &Mesh) -> anyhow::Result<()> {

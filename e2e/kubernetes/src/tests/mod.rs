@@ -1,5 +1,6 @@
 //! The suites.
 
+mod admission;
 mod cni;
 mod identity;
 mod rollouts;
@@ -7,6 +8,7 @@ mod routing;
 mod scale;
 mod smoke;
 mod workloads;
+mod zones;
 
 use clap::ValueEnum;
 
@@ -47,13 +49,23 @@ impl Suite {
 
     /// Its tests; `node` is whether there is a node whose processes may be stopped.
     pub(crate) fn tests(self, node: bool) -> Vec<Test<Mesh>> {
-        let of_the_node = if node { rollouts::tests_of_the_node() } else { Vec::new() };
+        let of_the_node =
+            if node { [zones::tests_of_the_node(), rollouts::tests_of_the_node()].concat() } else { Vec::new() };
         let between = match self {
             Self::Smoke => Vec::new(),
             Self::Scale => scale::tests(),
             Self::All => {
                 let (before, after) = rollouts::tests();
-                [identity::tests(), routing::tests(), workloads::tests(), before, of_the_node, after].concat()
+                [
+                    identity::tests(),
+                    admission::tests(),
+                    routing::tests(),
+                    workloads::tests(),
+                    before,
+                    of_the_node,
+                    after,
+                ]
+                .concat()
             }
         };
         let other_mode = match self {

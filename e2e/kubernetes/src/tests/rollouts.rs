@@ -66,12 +66,11 @@ pub(crate) async fn runs_the_shop(mesh: &Mesh) -> anyhow::Result<()> {
         mesh.cluster.rolled_out(NAMESPACE, name).await?;
     }
     mesh.cluster.rolled_out(NAMESPACE, "loadgen").await?;
-    load(mesh).await?.settled().await
+    settled_load(mesh).await.map(drop)
 }
 
 async fn fails_no_call_during_a_rolling_restart_of_every_service(mesh: &Mesh) -> anyhow::Result<()> {
-    let load = load(mesh).await?;
-    load.settled().await?;
+    let load = settled_load(mesh).await?;
     for (name, selector) in WORKLOADS {
         load.undisturbed_by(&format!("a rolling restart of {name}"), mesh.cluster.restart(NAMESPACE, name, selector))
             .await?;
@@ -80,15 +79,13 @@ async fn fails_no_call_during_a_rolling_restart_of_every_service(mesh: &Mesh) ->
 }
 
 async fn fails_no_call_during_a_rolling_restart_of_the_control_plane(mesh: &Mesh) -> anyhow::Result<()> {
-    let load = load(mesh).await?;
-    load.settled().await?;
+    let load = settled_load(mesh).await?;
     let restart = mesh.cluster.restart(SYSTEM, CONTROL_PLANE, "app.kubernetes.io/name=weft-control-plane");
     load.undisturbed_by("a rolling restart of the control plane", restart).await.map(drop)
 }
 
 async fn fails_no_call_while_there_is_no_control_plane_for_a_minute(mesh: &Mesh) -> anyhow::Result<()> {
-    let load = load(mesh).await?;
-    load.settled().await?;
+    let load = settled_load(mesh).await?;
     load.undisturbed_by("an outage of the control plane", async {
         mesh.cluster.scale(SYSTEM, CONTROL_PLANE, 0).await?;
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -104,7 +101,7 @@ async fn fails_no_call_while_there_is_no_control_plane_for_a_minute(mesh: &Mesh)
 /// Pods outside the mesh are created as if there were no Weft; those inside wait for it.
 async fn fails_no_call_while_the_webhook_is_down_and_creates_pods_afterwards(mesh: &Mesh) -> anyhow::Result<()> {
     let outside = "weft-outside";
-    let load = load(mesh).await?;
+    let load = settled_load(mesh).await?;
     mesh.cluster.delete_namespace(outside).await?;
     load.undisturbed_by("an outage of the webhook", async {
         mesh.cluster.scale(SYSTEM, CONTROL_PLANE, 0).await?;
@@ -140,7 +137,7 @@ async fn recovers_from_an_application_that_crashes(mesh: &Mesh) -> anyhow::Resul
         Ok((now > before && ready).then_some(()))
     })
     .await?;
-    load(mesh).await?.settled().await
+    settled_load(mesh).await.map(drop)
 }
 
 async fn ends_the_shop(mesh: &Mesh) -> anyhow::Result<()> {
@@ -152,8 +149,7 @@ async fn shows_nothing_of_calls_on_the_wire(mesh: &Mesh) -> anyhow::Result<()> {
     const OUTSIDE: &str = "weft-plaintext";
     // In every answer of the shop's program. Nothing is asked of it meanwhile: the runtime's own streams would be seen too.
     const MARKER: &[u8] = b"weft-shop-plaintext-";
-    let load = load(mesh).await?;
-    load.settled().await?;
+    let load = settled_load(mesh).await?;
     load.mark("wire").await?;
     let (capture, began) = (Capture::here()?, Instant::now());
     until(PATIENCE, "2,000 frames have passed", async || Ok((capture.frames() > 2_000).then_some(()))).await?;
@@ -179,7 +175,7 @@ async fn gets_through_node_rules_that_admit_only_target_ports(mesh: &Mesh) -> an
     const CHAIN: &str = "WEFT-E2E";
     const PORTS: &str = "8080,50051,4222,53,15012,15017";
     const OUTSIDE: &str = "weft-outside";
-    let (load, node) = (load(mesh).await?, mesh.node()?);
+    let (load, node) = (settled_load(mesh).await?, mesh.node()?);
     mesh.cluster.delete_namespace(OUTSIDE).await?;
     mesh.cluster
         .apply(&(manifests::namespace(OUTSIDE, "test: weft") + &manifests::server(OUTSIDE, "server", 1)))
@@ -224,8 +220,7 @@ async fn gets_through_node_rules_that_admit_only_target_ports(mesh: &Mesh) -> an
 }
 
 async fn fails_no_call_during_a_restart_of_kube_proxy(mesh: &Mesh) -> anyhow::Result<()> {
-    let (load, node) = (load(mesh).await?, mesh.node()?);
-    load.settled().await?;
+    let (load, node) = (settled_load(mesh).await?, mesh.node()?);
     load.undisturbed_by("a restart of kube-proxy", async {
         node.stop("kube-proxy").await?;
         mesh.cluster.restart_only(NAMESPACE, "web").await?;
@@ -238,8 +233,7 @@ async fn fails_no_call_during_a_restart_of_kube_proxy(mesh: &Mesh) -> anyhow::Re
 
 /// Watches break off, and the versions they resume from may be forgotten.
 async fn fails_no_call_while_there_is_no_api_server_for_half_a_minute(mesh: &Mesh) -> anyhow::Result<()> {
-    let (load, node) = (load(mesh).await?, mesh.node()?);
-    load.settled().await?;
+    let (load, node) = (settled_load(mesh).await?, mesh.node()?);
     load.undisturbed_by("an outage of the API server", async {
         node.stop("kube-apiserver").await?;
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -271,7 +265,16 @@ async fn goes_on_after_a_sidecar_was_killed(mesh: &Mesh) -> anyhow::Result<()> {
         Ok(status.iter().any(|c| c.name == "weft-proxy" && c.restart_count > before && c.ready).then_some(()))
     })
     .await?;
-    load(mesh).await?.settled().await
+    settled_load(mesh).await.map(drop)
+}
+
+/// The load, once its calls succeed and every front end has had some.
+async fn settled_load(mesh: &Mesh) -> anyhow::Result<Load<'_>> {
+    let load = load(mesh).await?;
+    load.settled().await?;
+    let front_ends = mesh.cluster.pods(NAMESPACE, "app=web").await?;
+    load.reaches(&front_ends.iter().map(ResourceExt::name_any).collect::<Vec<_>>()).await?;
+    Ok(load)
 }
 
 async fn load(mesh: &Mesh) -> anyhow::Result<Load<'_>> {

@@ -193,8 +193,13 @@ async fn starts_50_pods_that_are_created_at_once(mesh: &Mesh) -> anyhow::Result<
     ensure!(pods.len() == 50, "there are {} pods", pods.len());
     for pod in &pods {
         let name = pod.name_any();
-        let answer = mesh.cluster.probe(NAMESPACE, &name, "http://server/reviews", &["--timeout", "30"]).await?;
-        ensure!(answer.ok, "{name}: {answer:?}");
+        // While 50 pods begin, a small node may need longer for a handshake than a connection may take.
+        until(PATIENCE, &format!("{name} gets an answer"), async || {
+            let answer = mesh.cluster.probe(NAMESPACE, &name, "http://server/reviews", &["--timeout", "30"]).await?;
+            ensure!(answer.ok, "{answer:?}");
+            Ok(Some(()))
+        })
+        .await?;
     }
     mesh.cluster.kubectl(&["-n", NAMESPACE, "delete", "deployment", "many", "--wait=false"], "").await.map(drop)
 }
