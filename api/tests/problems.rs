@@ -216,7 +216,7 @@ kind: TrafficPolicy
 metadata: {name: a}
 spec:
   targetRefs: [{kind: Workload, name: a}, {kind: Service, name: b, group: apps}]
-  retries: {attempts: 11, on: [5xx, teapot], budget: {percent: 120}, backoff: {base: 1s, max: 10ms}}
+  retries: {attempts: 11, conditions: [5xx, teapot], budget: {percent: 120}, backoff: {base: 1s, max: 10ms}}
   outlierDetection: {maxEjectionPercent: 101, interval: 0s}
 ---
 apiVersion: weft.mesh/v1alpha1
@@ -248,7 +248,7 @@ spec: {mode: Off}
             "6: TrafficPolicy default/a: spec.retries.attempts: \"11\": is out of range: 0 to 10",
             "6: TrafficPolicy default/a: spec.retries.backoff.max: \"10ms\": is shorter than base (1s)",
             "6: TrafficPolicy default/a: spec.retries.budget.percent: \"120\": is not a percentage; write 0 to 100",
-            "6: TrafficPolicy default/a: spec.retries.on[1]: \"teapot\": is not one of 5xx, gateway-error, reset, connect-failure, \
+            "6: TrafficPolicy default/a: spec.retries.conditions[1]: \"teapot\": is not one of 5xx, gateway-error, reset, connect-failure, \
              refused-stream, retriable-4xx, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable",
             "7: TrafficPolicy default/a: spec.outlierDetection.interval: \"0s\": has to be longer than nothing; write a duration above 0s",
             "7: TrafficPolicy default/a: spec.outlierDetection.maxEjectionPercent: \"101\": is out of range: 0 to 100",

@@ -46,7 +46,7 @@ spec:
 apiVersion: weft.mesh/v1alpha1
 kind: TrafficPolicy
 metadata: { name: limits, namespace: shop }
-spec: { targetRefs: [{ kind: Service, name: reviews }], timeouts: { request: 9s }, retries: { attempts: 4, on: [reset] } }
+spec: { targetRefs: [{ kind: Service, name: reviews }], timeouts: { request: 9s }, retries: { attempts: 4, conditions: [reset] } }
 ---
 apiVersion: weft.mesh/v1alpha1
 kind: FaultPolicy

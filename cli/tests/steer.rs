@@ -152,7 +152,7 @@ fn policies_keep_what_was_not_asked_for() {
         &["retry", "reviews", "3", "--on", "5xx,reset", "--backoff", "10ms..1s", "--budget", "30", "--apply"],
     );
     let retries = serde_json::json!({
-        "attempts": 3, "on": ["5xx", "reset"], "backoff": { "base": "10ms", "max": "1s" }, "budget": { "percent": 30 }
+        "attempts": 3, "conditions": ["5xx", "reset"], "backoff": { "base": "10ms", "max": "1s" }, "budget": { "percent": 30 }
     });
     assert_eq!(changed["spec"]["retries"], retries);
     assert_eq!(changed["spec"]["timeouts"]["request"], "3s");

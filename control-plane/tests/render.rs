@@ -272,7 +272,7 @@ metadata: {name: a, namespace: shop}
 spec:
   targetRefs: [{kind: Service, name: a}]
   timeouts: {request: 3s, backendRequest: 500ms, connect: 250ms}
-  retries: {attempts: 4, on: [unavailable, 5xx, reset], codes: [429], backoff: {base: 10ms, max: 1s}, budget: {percent: 12.5, minConcurrency: 1}}
+  retries: {attempts: 4, conditions: [unavailable, 5xx, reset], codes: [429], backoff: {base: 10ms, max: 1s}, budget: {percent: 12.5, minConcurrency: 1}}
   loadBalancing: {algorithm: RoundRobin, panicThreshold: 30}
   outlierDetection: {consecutiveErrors: 3, failurePercentage: 40, interval: 1s, baseEjectionTime: 5s, maxEjectionPercent: 60}
   circuitBreaker: {maxConnections: 10, maxPendingRequests: 20, maxRequests: 30}

@@ -51,7 +51,7 @@ pub(super) const PORTS: &[Bound] = &[
 
 pub(super) const TRAFFIC_POLICY: &[Bound] = &[
     Bound("retries.attempts", "maximum", "10"),
-    Bound("retries.on", "maxItems", "16"),
+    Bound("retries.conditions", "maxItems", "16"),
     Bound("retries.codes", "maxItems", "64"),
     Bound("retries.codes[]", "minimum", "400"),
     Bound("retries.codes[]", "maximum", "599"),

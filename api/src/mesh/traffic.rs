@@ -67,7 +67,7 @@ pub struct Retries {
     pub attempts: Option<u32>,
     /// When to retry; unset means `5xx` and what is always retried.
     #[serde(default)]
-    pub on: Vec<RetryOn>,
+    pub conditions: Vec<RetryOn>,
     /// Response codes that are retried too, 400 to 599.
     #[serde(default)]
     pub codes: Vec<u16>,

@@ -85,6 +85,33 @@ mod tests {
         }
     }
 
+    /// `kubectl` reads YAML 1.1, in which such words are booleans: a field `on` would reach the API server as `true`. Nobody writes a status.
+    #[test]
+    fn no_field_and_no_value_of_what_users_write_is_a_boolean_to_kubectl() {
+        fn words(schema: &serde_json::Value, found: &mut Vec<String>) {
+            let Some(fields) = schema.as_object() else { return };
+            let properties = fields.get("properties").and_then(|properties| properties.as_object());
+            found.extend(properties.into_iter().flat_map(|properties| properties.keys().cloned()));
+            let values = fields.get("enum").and_then(|values| values.as_array());
+            found.extend(values.into_iter().flatten().filter_map(|value| value.as_str().map(str::to_owned)));
+            let inner = fields.values().chain(properties.into_iter().flat_map(|properties| properties.values()));
+            for schema in inner {
+                words(schema, found);
+            }
+        }
+        let mut found = Vec::new();
+        for (_, text) in super::crds().unwrap() {
+            let definition: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+            for version in definition["spec"]["versions"].as_array().unwrap() {
+                words(&version["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut found);
+            }
+        }
+        assert!(found.iter().any(|word| word == "retries"), "{found:?}");
+        let booleans = ["y", "yes", "on", "n", "no", "off", "true", "false"];
+        let wrong: Vec<_> = found.iter().filter(|word| booleans.contains(&word.to_lowercase().as_str())).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
     #[test]
     fn the_page_of_annotations_is_up_to_date() {
         let path = "../docs/reference/annotations.md";

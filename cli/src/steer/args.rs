@@ -73,7 +73,7 @@ pub(crate) struct RetryArgs {
     pub(crate) service: ServiceName,
     /// Retries after the first try, 0 to 10
     pub(crate) attempts: Option<u32>,
-    /// When to retry, such as 5xx,reset; a TrafficPolicy's `retries.on` has the words
+    /// When to retry, such as 5xx,reset; a TrafficPolicy's `retries.conditions` has the words
     #[arg(long, value_name = "WHEN", value_delimiter = ',')]
     pub(crate) on: Vec<String>,
     /// Response codes that are retried too, such as 429,503

@@ -32,8 +32,10 @@ const KINDS: [(&str, u16, &str, &str); 3] = [
 pub(crate) async fn a_crashing_replica_is_hidden_by_retries_in_every_protocol_of_requests() -> TestResult {
     let shop = Shop::start(Sidecar::Weft).await?;
     let on = "[5xx, unavailable, reset, connect-failure, refused-stream]";
-    shop.traffic(&format!("retries: {{ attempts: 3, on: {on}, budget: {{ percent: 100, minConcurrency: 20 }} }}"))
-        .await?;
+    shop.traffic(&format!(
+        "retries: {{ attempts: 3, conditions: {on}, budget: {{ percent: 100, minConcurrency: 20 }} }}"
+    ))
+    .await?;
     let loads = shop.loads().await?;
     for replicas in &shop.replicas {
         shop.mesh.keep_running(&replicas[0])?;

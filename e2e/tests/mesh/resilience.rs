@@ -27,7 +27,8 @@ pub(crate) async fn envoys_retry_a_dead_endpoint_away() -> TestResult {
 async fn dead_endpoint_is_retried_away(sidecars: Sidecars) -> TestResult {
     let (mesh, client, replicas) = with_replicas(2, sidecars).await?;
     // On a machine that is busy, all that comes in a moment is sent again at once.
-    let retries = "retries: { attempts: 2, on: [connect-failure], budget: { percent: 100, minConcurrency: 20 } }";
+    let retries =
+        "retries: { attempts: 2, conditions: [connect-failure], budget: { percent: 100, minConcurrency: 20 } }";
     mesh.apply("traffic.yaml", &policy("TrafficPolicy", "reviews", retries)).await?;
     let load = client.load(&mesh.by_address("reviews", &[CALL]).await?, RATE).await?;
     load.until("both replicas answer", 20, LIMIT, |counts| counts.replicas.len() == 2).await?;

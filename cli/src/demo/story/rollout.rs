@@ -64,7 +64,7 @@ pub(super) async fn tell(story: Story<'_>, findings: &mut Findings) -> anyhow::R
 pub(super) const RETRIES_OFF_EVERYWHERE: [Replacement; 2] = [
     RETRIES_OFF,
     // The next in the file is the policy for reviews.
-    ("    attempts: 2\n    on: [5xx", "    attempts: 0\n    on: [5xx"),
+    ("    attempts: 2\n    conditions: [5xx", "    attempts: 0\n    conditions: [5xx"),
 ];
 
 fn rolled(shop: &Shop) -> Vec<Arc<MeshPod>> {

@@ -13,7 +13,7 @@ pub(crate) fn retry(world: &World, args: &RetryArgs) -> anyhow::Result<Plan> {
     let mut said = Map::new();
     let mut say = |field: &str, value: Option<Value>| said.extend(value.map(|value| (field.to_owned(), value)));
     say("attempts", args.attempts.map(Into::into));
-    say("on", (!args.on.is_empty()).then(|| args.on.clone().into()));
+    say("conditions", (!args.on.is_empty()).then(|| args.on.clone().into()));
     say("codes", (!args.codes.is_empty()).then(|| args.codes.clone().into()));
     say(
         "backoff",

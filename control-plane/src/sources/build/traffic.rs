@@ -72,7 +72,7 @@ fn limit(duration: weft_api::Duration) -> Option<Duration> {
 }
 
 fn retries_of(said: &mesh::Retries) -> Retries {
-    let mut on: Vec<RetryOn> = said.on.clone();
+    let mut on: Vec<RetryOn> = said.conditions.clone();
     if on.is_empty() && said.codes.is_empty() {
         on.push(RetryOn::ServerError);
     }
