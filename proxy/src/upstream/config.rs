@@ -22,7 +22,7 @@ use super::discovery::Discovery;
 use super::fields::{optional_duration, unsupported};
 use super::outlier::OutlierSettings;
 use super::sockets::Sockets;
-use crate::snapshot::compile::fields::{WINDOW_RANGE, within};
+use crate::snapshot::compile::fields::{WINDOW_RANGE, limit, within};
 
 /// A compiled cluster message. Durations and limits hold Envoy's defaults where the message sets none.
 #[derive(Debug, Clone, PartialEq)]
@@ -382,7 +382,7 @@ impl Http {
 impl Http2Settings {
     fn compile(message: Option<&Http2ProtocolOptions>, path: &str) -> Result<Self, FieldError> {
         let Some(message) = message else { return Ok(Self::default()) };
-        let keepalive = message.connection_keepalive.as_ref();
+        let keepalive = message.connection_keepalive.unwrap_or_default();
         let window = |size: &Option<UInt32Value>, field: &str| {
             size.as_ref().map(|size| within(size.value, WINDOW_RANGE, path, field)).transpose()
         };
@@ -395,14 +395,8 @@ impl Http2Settings {
             initial_connection_window,
             hpack_table_size: message.hpack_table_size.as_ref().map(|size| size.value),
             max_concurrent_streams: message.max_concurrent_streams.as_ref().map(|max| max.value),
-            keepalive_interval: optional_duration(
-                keepalive.and_then(|keepalive| keepalive.interval.as_ref()),
-                &format!("{path}.interval"),
-            )?,
-            keepalive_timeout: optional_duration(
-                keepalive.and_then(|keepalive| keepalive.timeout.as_ref()),
-                &format!("{path}.timeout"),
-            )?,
+            keepalive_interval: limit(keepalive.interval.as_ref(), None, &path, "interval")?,
+            keepalive_timeout: limit(keepalive.timeout.as_ref(), None, &path, "timeout")?,
         })
     }
 }

@@ -45,6 +45,10 @@ fn http_options_say_which_version_to_speak() {
         options("explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {idle_timeout: 0s}")
             .unwrap();
     assert_eq!(never.config().idle_timeout, None);
+    let silent =
+        options("explicit_http_config: {http2_protocol_options: {connection_keepalive: {interval: 0s, timeout: 1s}}}")
+            .unwrap();
+    assert_eq!(silent.config().h2.keepalive_interval, None, "PINGs without a pause");
     assert!(options("").unwrap_err().problem.contains("explicit_http_config"));
     assert!(options("auto_config: {}").is_err());
 }
