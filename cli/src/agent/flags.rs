@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand, ValueEnum};
-use weft_proxy::ads::{ControlPlane, ControlPlaneTls, Dialect};
+use weft_proxy::ads::{ControlPlane, ControlPlaneTls, Dialect, Streams};
 use weft_proxy::upstream::Assignment;
 use weft_xds::envoy::config::core::v3::Node;
 use weft_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -199,6 +199,7 @@ impl Run {
             mark: *mark,
             token_file: Some(self.token.clone()),
             dialect: Dialect::Delta,
+            streams: Streams::Aggregated,
         })
     }
 }
