@@ -29,8 +29,8 @@ test: ## Runs all checks and tests but the long ones (`make fuzz`, `make interop
 	@scripts/setup.sh build test
 	$(MAKE) lint
 	$(CARGO) build --locked --workspace --bins
-	# Without an Envoy to compare with, that test is skipped.
-	WEFT_ENVOY="$$(scripts/envoy.sh || true)" $(PROPERTIES) $(CARGO) test --locked --workspace --no-fail-fast
+	# Without an Envoy or a gRPC to run, their tests are skipped.
+	WEFT_ENVOY="$$(scripts/envoy.sh || true)" WEFT_GRPC_PYTHON="$$(scripts/grpcio.sh || true)" $(PROPERTIES) $(CARGO) test --locked --workspace --no-fail-fast
 
 .PHONY: lint
 lint: ## Formatting, clippy, documentation and licences.

@@ -143,6 +143,8 @@ pub struct View {
     pub namespace: Option<Arc<str>>,
     /// The client's zone; `None` where it is not known, or the type does not read it ([`ResourceType::reads_zone`]).
     pub zone: Option<Arc<str>>,
+    /// The client's workload, where what it asks for does not say whose it is.
+    pub workload: Option<Arc<str>>,
     /// The folder in which the client finds its key and certificate; `None` where the client or the type does not read it.
     pub agent_folder: Option<Arc<str>>,
 }
@@ -150,7 +152,13 @@ pub struct View {
 impl View {
     /// The view of a Weft sidecar in a namespace.
     pub fn weft(namespace: impl Into<Arc<str>>) -> Self {
-        Self { client: ClientKind::Weft, namespace: Some(namespace.into()), zone: None, agent_folder: None }
+        Self {
+            client: ClientKind::Weft,
+            namespace: Some(namespace.into()),
+            zone: None,
+            workload: None,
+            agent_folder: None,
+        }
     }
 
     /// The view of an Envoy in a namespace, whose agent uses this folder.
@@ -158,9 +166,9 @@ impl View {
         Self { client: ClientKind::Envoy, agent_folder: Some(agent_folder.into()), ..Self::weft(namespace) }
     }
 
-    /// The view of a gRPC application in a namespace.
-    pub fn grpc(namespace: impl Into<Arc<str>>) -> Self {
-        Self { client: ClientKind::Grpc, ..Self::weft(namespace) }
+    /// The view of a gRPC application in a namespace, in the place of a workload.
+    pub fn grpc(namespace: impl Into<Arc<str>>, workload: impl Into<Arc<str>>) -> Self {
+        Self { client: ClientKind::Grpc, workload: Some(workload.into()), ..Self::weft(namespace) }
     }
 
     /// The view from a zone.
@@ -172,10 +180,13 @@ impl View {
     /// The part of this view that resources of a type read.
     #[must_use]
     pub fn narrowed_to(&self, kind: ResourceType) -> Self {
+        // Its names for listeners leave out a service's namespace, and whose server it is.
+        let by_place = self.client == ClientKind::Grpc && kind == ResourceType::Listener;
         Self {
             client: if kind.reads_client() { self.client } else { ClientKind::Weft },
             agent_folder: self.agent_folder.clone().filter(|_| kind.reads_agent_folder()),
-            namespace: self.namespace.clone().filter(|_| kind.reads_namespace()),
+            namespace: self.namespace.clone().filter(|_| kind.reads_namespace() || by_place),
+            workload: self.workload.clone().filter(|_| by_place),
             zone: self.zone.clone().filter(|_| kind.reads_zone()),
         }
     }

@@ -94,6 +94,7 @@ listener 198.18.10.2:80
 listener inbound/shop/grpc
   mesh 198.18.0.0/15 fd00:198:18::/48, unknown passthrough
   80-mesh-http: port 80 tls weft-http/1.1|weft-h2 => mtls http(router) inbound/80, timeout 0s
+  80-mesh-grpc: port 80 tls h2 => mtls http(router) inbound/80, timeout 0s
   80-plaintext: port 80 raw_buffer => http(router) inbound/80, timeout 0s
   80-own-tls: port 80 tls => tcp inbound/80
   any-mesh-tcp: tls weft-tcp => mtls tcp inbound/0
@@ -483,6 +484,7 @@ fn the_proxys_rules_take_all_that_is_rendered() {
 listener inbound/shop/payments
   mesh 198.18.0.0/15 fd00:198:18::/48, unknown passthrough
   50051-mesh-http: port 50051 tls weft-http/1.1|weft-h2 => mtls http(allow shop/payments[0], router) inbound/50051, timeout 0s
+  50051-mesh-grpc: port 50051 tls h2 => mtls http(allow shop/payments[0], router) inbound/50051, timeout 0s
   any-mesh-tcp: tls weft-tcp => mtls allow , tcp inbound/0
 "#,
     );

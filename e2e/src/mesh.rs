@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use weft_local_mesh::{Endpoint, Error, MeshPod, Settings, Spec};
+use weft_local_mesh::{Endpoint, Error, MeshPod, Proxyless, Settings, Spec};
 use weft_sandbox::Sandbox;
 
 use crate::{NAMESPACE, yaml};
@@ -42,6 +42,16 @@ impl Mesh {
         let pod = self.0.add(spec).await?;
         self.in_force().await?;
         Ok(pod)
+    }
+
+    /// Makes a pod whose application has a certificate and no sidecar, and its service account.
+    ///
+    /// # Errors
+    /// As [`weft_local_mesh::Mesh::add_proxyless`].
+    pub async fn add_proxyless(&self, spec: Spec) -> Result<Proxyless, Error> {
+        let file = format!("account-{}.yaml", spec.service_account);
+        self.control_plane().folder().write(&file, &yaml::account(&spec.service_account))?;
+        self.0.add_proxyless(spec).await
     }
 
     /// Says anew whether Services send requests to the pod; waits until that is in force.

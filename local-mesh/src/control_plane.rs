@@ -79,7 +79,8 @@ impl ControlPlane {
         let mut command = Command::new(&self.program);
         command
             .args(["serve", "--folder", "/run/folder", "--state", "/run/state"])
-            .args(["--listen", &format!("0.0.0.0:{XDS_PORT}")])
+            // The address is in its certificate, by which gRPC clients know it.
+            .args(["--listen", &self.address().to_string()])
             .args(["--certificate-lifetime", &format!("{}s", certificate_lifetime.as_secs())])
             .args(["--root-overlap", &format!("{}s", root_overlap.as_secs())]);
         let process = self.pod.spawn("control-plane", command).await?;

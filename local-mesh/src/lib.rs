@@ -9,6 +9,7 @@
 //! | [`control_plane`] | its process, and what it says about itself |
 //! | [`pod`], [`app`] | one pod: sidecar, redirection, the file that declares it; its application |
 //! | [`sidecar`] | what runs as its sidecar: our proxy, or an Envoy with `weft agent` beside it |
+//! | [`proxyless`] | a pod without a sidecar whose application has a certificate |
 //! | [`folder`] | the folder of YAML that the control plane watches |
 //! | [`probe`], [`load`] | one call from inside a pod; many, counted |
 //! | [`client`], [`metrics`] | small HTTP requests; Prometheus text |
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod pod;
 pub mod probe;
 pub mod programs;
+pub mod proxyless;
 pub mod sidecar;
 pub mod wait;
 
@@ -38,6 +40,7 @@ pub use metrics::{Sample, Samples};
 pub use pod::{Endpoint, MeshPod, Spec};
 pub use probe::Outcome;
 pub use programs::Programs;
+pub use proxyless::Proxyless;
 pub use sidecar::{Counted, Dialect, Sidecar};
 
 /// The trust domain of the identities.

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use weft_sandbox::{HostEntry, Pod, PodSpec, Sandbox};
 
 use crate::control_plane::problems;
-use crate::{ControlPlane, Endpoint, Error, MeshPod, Programs, Settings, Spec, wait};
+use crate::{ControlPlane, Endpoint, Error, MeshPod, Programs, Proxyless, Settings, Spec, wait};
 
 /// How long an edit may take to be in force everywhere, on a machine that is busy.
 const EDIT: Duration = Duration::from_secs(60);
@@ -68,17 +68,27 @@ impl Mesh {
     /// # Errors
     /// If one of them does not become ready.
     pub async fn add(&self, spec: Spec) -> Result<MeshPod, Error> {
-        let pod = self.sandbox.add_pod(PodSpec::named(&spec.name)).await?;
-        // Before the sidecar asks for its certificate: the control plane signs only for pods it knows.
-        self.write_declaration(&spec, &pod, Endpoint::NotReady)?;
-        wait::until(EDIT, &format!("the control plane knows {}", spec.name), async || {
-            let status = self.control_plane.status().await?;
-            Ok(self.is_taken_over(&status)?.then_some(()))
-        })
-        .await?;
+        let pod = self.make_known(&spec).await?;
         let mesh_pod = MeshPod::start(spec, &self.namespace, pod, self.programs.clone(), &self.control_plane).await?;
         self.declare(&mesh_pod, Endpoint::Ready)?;
         Ok(mesh_pod)
+    }
+
+    /// Makes a pod whose application has a certificate and no sidecar. It is declared not to be ready: see [`Mesh::declare_proxyless`].
+    ///
+    /// # Errors
+    /// If it gets no certificate.
+    pub async fn add_proxyless(&self, spec: Spec) -> Result<Proxyless, Error> {
+        let pod = self.make_known(&spec).await?;
+        Proxyless::start(spec, &self.namespace, pod, &self.programs, &self.control_plane).await
+    }
+
+    /// Says anew whether Services send requests to such a pod.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn declare_proxyless(&self, pod: &Proxyless, endpoint: Endpoint) -> Result<(), Error> {
+        self.write_declaration(pod.spec(), pod.pod(), endpoint)
     }
 
     /// Makes a pod without a sidecar.
@@ -203,6 +213,18 @@ impl Mesh {
         supervisors.close();
         supervisors.wait().await;
         sandbox.stop().await;
+    }
+
+    /// Makes a pod of which the control plane knows: it signs for no other.
+    async fn make_known(&self, spec: &Spec) -> Result<Pod, Error> {
+        let pod = self.sandbox.add_pod(PodSpec::named(&spec.name)).await?;
+        self.write_declaration(spec, &pod, Endpoint::NotReady)?;
+        wait::until(EDIT, &format!("the control plane knows {}", spec.name), async || {
+            let status = self.control_plane.status().await?;
+            Ok(self.is_taken_over(&status)?.then_some(()))
+        })
+        .await?;
+        Ok(pod)
     }
 
     fn write_declaration(&self, spec: &Spec, pod: &Pod, endpoint: Endpoint) -> Result<(), Error> {

@@ -36,6 +36,8 @@ pub struct Spec {
     pub service_account: String,
     /// What runs as its sidecar.
     pub sidecar: Sidecar,
+    /// Whether callers are told that it has mutual TLS.
+    pub meshed: bool,
 }
 
 impl Spec {
@@ -48,6 +50,7 @@ impl Spec {
             version: "v1".to_owned(),
             service_account: name.to_owned(),
             sidecar: Sidecar::default(),
+            meshed: true,
         }
     }
 
@@ -83,7 +86,8 @@ impl Spec {
             "apiVersion: weft.mesh/v1alpha1\nkind: Workload\n\
              metadata: {{ name: {name}, namespace: {namespace}, labels: {{ app: {app}, version: {version} }} }}\n\
              spec:\n  addresses: [\"{v4}\", \"{v6}\"]\n  serviceAccount: {service_account}\n  workload: {workload}\n  \
-             ready: {ready}\n  terminating: {terminating}\n"
+             ready: {ready}\n  terminating: {terminating}\n  meshed: {}\n",
+            self.meshed
         )
     }
 }

@@ -112,6 +112,18 @@ pub(crate) async fn prepare(
         Sidecar::Envoy(Dialect::Delta) => "delta",
         Sidecar::Envoy(Dialect::StateOfTheWorld) => "sotw",
     };
+    with_agent(spec, namespace, pod, programs, control_plane, &["--for", "envoy", "--dialect", dialect]).await.map(Some)
+}
+
+/// Starts the agent, writes the start-up file of a program that uses its files (`/run/bootstrap.json`), and waits for the first of them.
+pub(crate) async fn with_agent(
+    spec: &Spec,
+    namespace: &str,
+    pod: &Pod,
+    programs: &Programs,
+    control_plane: SocketAddr,
+    bootstrap_for: &[&str],
+) -> Result<Process, Error> {
     if !programs.weft.is_file() {
         return Err(Error::MissingProgram(programs.weft.clone()));
     }
@@ -128,7 +140,7 @@ pub(crate) async fn prepare(
     agent.arg("agent").args(common.clone()).args(["--roots", "/run/root.pem", "--token", "/run/token"]);
     let agent = pod.spawn("agent", agent).await?;
     let mut bootstrap = tokio::process::Command::new(&programs.weft);
-    bootstrap.args(["agent", "bootstrap", "--for", "envoy", "--dialect", dialect]).args(common);
+    bootstrap.args(["agent", "bootstrap"]).args(bootstrap_for).args(common);
     let output = bootstrap.output().await.map_err(Error::io(format!("run {}", programs.weft.display())))?;
     if !output.status.success() {
         return Err(Error::unexpected("no bootstrap", String::from_utf8_lossy(&output.stderr)));
@@ -139,7 +151,7 @@ pub(crate) async fn prepare(
         Ok(pod.run_dir().join(LAST).exists().then_some(()))
     })
     .await?;
-    Ok(Some(agent))
+    Ok(agent)
 }
 
 /// Starts the sidecar's process.

@@ -43,6 +43,13 @@ pub(super) fn unset_filters() -> Vec<hcm::HttpFilter> {
     [DENY, ALLOW].map(|name| http::http_filter(name, weft_xds::pack(&http_rbac::Rbac::default()))).to_vec()
 }
 
+/// For requests, with a name for each filter: gRPC takes no two of one name.
+pub(super) fn named_filters(access: &Access) -> Vec<hcm::HttpFilter> {
+    let named = |filter: hcm::HttpFilter, name: &str| hcm::HttpFilter { name: name.to_owned(), ..filter };
+    // If there is one only, either name will do.
+    http_filters(access).into_iter().zip([DENY, ALLOW]).map(|(filter, name)| named(filter, name)).collect()
+}
+
 /// For connections of which nothing is known but the caller: what speaks of methods or paths allows nothing, and denies everything.
 pub(super) fn network_filters(access: &Access, label: &str) -> Vec<listener::Filter> {
     let deny = |rule: &AccessRule| {

@@ -9,7 +9,7 @@ use weft_xds::names::{self, ServicePort as At};
 use weft_xds::{google, metadata};
 
 use super::values::{ads, any, cluster, core, duration, limit, number, percent, truth};
-use super::{envoy, http, outbound, tls, wire};
+use super::{envoy, grpc, http, outbound, tls, wire};
 use crate::model::policy::{Algorithm, Limits, Outliers, Traffic};
 use crate::model::{MeshPeer, Model, Protocol};
 use crate::{ClientKind, View};
@@ -22,7 +22,12 @@ pub(super) fn service(model: &Model, at: At<'_>, view: &View) -> Option<Any> {
     let sni = names::mesh_sni(at.namespace, at.service, at.port);
     let peers = port.endpoints.iter().filter_map(|endpoint| endpoint.peer.as_ref());
     let sockets = socket_matches(port.protocol, &sni, peers, view);
-    Some(pack_for(view, upstream(name, sockets, port.protocol, &port.traffic)))
+    let cluster = upstream(name, sockets, port.protocol, &port.traffic);
+    Some(match view.client {
+        ClientKind::Weft => pack(&cluster),
+        ClientKind::Envoy => pack(&envoy::at_once(cluster)),
+        ClientKind::Grpc => pack(&grpc::cluster(cluster, &port.endpoints)),
+    })
 }
 
 pub(super) fn pod(model: &Model, at: SocketAddr, view: &View) -> Option<Any> {
@@ -33,7 +38,8 @@ pub(super) fn pod(model: &Model, at: SocketAddr, view: &View) -> Option<Any> {
         .headless_at(at)
         .map_or_else(Traffic::default, |(_, port)| Traffic { outliers: None, ..Traffic::clone(&port.traffic) });
     let sockets = socket_matches(protocol, &pod.pod_name.to_string(), pod.peer().iter(), view);
-    Some(pack_for(view, upstream(names::pod_cluster(at), sockets, protocol, &traffic)))
+    let cluster = upstream(names::pod_cluster(at), sockets, protocol, &traffic);
+    Some(if view.client == ClientKind::Envoy { pack(&envoy::at_once(cluster)) } else { pack(&cluster) })
 }
 
 /// Relays to the address that the caller meant.
@@ -59,13 +65,6 @@ pub(super) fn inbound(port: u16) -> Any {
         typed_extension_protocol_options: protocol_options(None, Some(Duration::from_secs(3600)), None),
         ..Default::default()
     })
-}
-
-fn pack_for(view: &View, message: cluster::Cluster) -> Any {
-    match view.client {
-        ClientKind::Envoy => pack(&envoy::at_once(message)),
-        ClientKind::Weft | ClientKind::Grpc => pack(&message),
-    }
 }
 
 fn pack(message: &cluster::Cluster) -> Any {

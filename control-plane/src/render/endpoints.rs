@@ -8,16 +8,18 @@ use weft_xds::names::{self, ServicePort as At};
 use weft_xds::{envoy, metadata};
 
 use super::values::{address, core, endpoint, number};
-use super::wire;
+use super::{grpc, wire};
 use crate::model::{Endpoint, Health, MeshPeer, Model};
+use crate::{ClientKind, View};
 
-pub(super) fn service(model: &Model, at: At<'_>, zone: Option<&str>) -> Option<Any> {
+pub(super) fn service(model: &Model, at: At<'_>, view: &View) -> Option<Any> {
     let port = model.service(at.namespace, at.service)?.port(at.port)?;
     let name = names::service_cluster(at.namespace, at.service, at.port);
-    let groups = match zone.filter(|zone| has_hints(&port.endpoints, zone)) {
+    let groups = match view.zone.as_deref().filter(|zone| has_hints(&port.endpoints, zone)) {
         Some(zone) => by_zone(&port.endpoints, zone),
         None => vec![group(port.endpoints.iter())],
     };
+    let groups = if view.client == ClientKind::Grpc { grpc::endpoints(groups) } else { groups };
     Some(assignment(name, groups))
 }
 

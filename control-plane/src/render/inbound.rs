@@ -71,6 +71,8 @@ enum First {
     MeshHttp1,
     /// The same with HTTP/2 only.
     MeshHttp2,
+    /// A ClientHello of a gRPC application without a sidecar, which knows only the public name of HTTP/2.
+    MeshGrpc,
     /// A ClientHello that offers to carry bytes as sidecars do.
     MeshTcp,
     /// Plaintext HTTP, where it has to be looked for.
@@ -93,7 +95,7 @@ impl First {
     fn codec(self) -> CodecType {
         match self {
             Self::MeshHttp1 => CodecType::Http1,
-            Self::MeshHttp2 => CodecType::Http2,
+            Self::MeshHttp2 | Self::MeshGrpc => CodecType::Http2,
             _ => CodecType::Auto,
         }
     }
@@ -121,6 +123,10 @@ impl Chains<'_> {
         match (inbound.protocol, inbound.tls) {
             (Protocol::Http | Protocol::Http2 | Protocol::Grpc, mode) => {
                 self.http(port, First::mesh_http(self.view.client));
+                // Declared to be gRPC in plaintext, so that a ClientHello for HTTP/2 is the mesh's.
+                if inbound.protocol == Protocol::Grpc {
+                    self.http(port, &[First::MeshGrpc]);
+                }
                 if mode == TlsMode::Permissive {
                     self.http(port, &[First::Plaintext]);
                     self.push(Some(port), First::OwnTls, relay(port, self.access));
@@ -184,6 +190,7 @@ impl Chains<'_> {
             First::MeshHttp => ("mesh-http", mesh(HTTP)),
             First::MeshHttp1 => ("mesh-http1", mesh(HTTP1)),
             First::MeshHttp2 => ("mesh-http2", mesh(HTTP2)),
+            First::MeshGrpc => ("mesh-grpc", mesh(&["h2"])),
             First::MeshTcp => ("mesh-tcp", mesh(TCP)),
             First::DetectedHttp => ("detected-http", ("raw_buffer", super::outbound::detected_http(), None)),
             First::Plaintext => ("plaintext", ("raw_buffer", Vec::new(), None)),

@@ -8,6 +8,7 @@
 //! | `clusters` | clusters and their TLS |
 //! | `endpoints` | load assignments |
 //! | `envoy` | what an Envoy needs beside what our own sidecars do |
+//! | `grpc` | what a gRPC application without a sidecar takes |
 //! | `http`, `tls`, `access`, `values` | the pieces that they share |
 //! | `wire` | encoding that is the same in every run |
 //!
@@ -18,6 +19,7 @@ mod access;
 mod clusters;
 mod endpoints;
 mod envoy;
+mod grpc;
 mod http;
 mod inbound;
 mod outbound;
@@ -48,6 +50,12 @@ pub fn render(model: &Model, key: &ResourceKey, view: &View) -> Option<Any> {
         (ResourceType::Listener, ResourceName::Outbound) if view.client == ClientKind::Envoy => {
             Some(envoy::outbound(model.config()))
         }
+        (ResourceType::Listener, ResourceName::Host { host, port }) if view.client == ClientKind::Grpc => {
+            grpc::client(model, host, port, view)
+        }
+        (ResourceType::Listener, ResourceName::GrpcServer { address }) if view.client == ClientKind::Grpc => {
+            grpc::server(model, address, view)
+        }
         (ResourceType::Cluster, ResourceName::Passthrough) if view.client == ClientKind::Envoy => {
             Some(clusters::passthrough())
         }
@@ -61,9 +69,7 @@ pub fn render(model: &Model, key: &ResourceKey, view: &View) -> Option<Any> {
         (ResourceType::Cluster, ResourceName::ServiceCluster(at)) => clusters::service(model, at, view),
         (ResourceType::Cluster, ResourceName::PodCluster(address)) => clusters::pod(model, address, view),
         (ResourceType::Cluster, ResourceName::InboundCluster(port)) => Some(clusters::inbound(port)),
-        (ResourceType::Endpoint, ResourceName::ServiceCluster(at)) => {
-            endpoints::service(model, at, view.zone.as_deref())
-        }
+        (ResourceType::Endpoint, ResourceName::ServiceCluster(at)) => endpoints::service(model, at, view),
         (ResourceType::Endpoint, ResourceName::PodCluster(address)) => endpoints::pod(model, address),
         _ => None,
     }
@@ -131,6 +137,8 @@ pub fn may_differ(old: &Model, new: &Model, key: &ResourceKey) -> bool {
             same(old.service(at.namespace, at.service), new.service(at.namespace, at.service))
         }
         Some(ResourceName::PodCluster(address)) => pods_same(address),
+        // Whose they are depends on who asks.
+        Some(ResourceName::Host { .. } | ResourceName::GrpcServer { .. }) => false,
         Some(ResourceName::InboundCluster(_) | ResourceName::Outbound | ResourceName::Passthrough) | None => true,
     };
     !unchanged

@@ -8,7 +8,7 @@ use weft_xds::google::protobuf::Any;
 use weft_xds::names::{self, ServicePort as At};
 
 use super::values::{any, core, duration, limit, matcher, number, regex, route, string, truth};
-use super::{envoy, http, wire};
+use super::{envoy, grpc, http, wire};
 use crate::model::Model;
 use crate::model::policy::{Fault, Retries, Traffic};
 use crate::model::route::{
@@ -54,8 +54,10 @@ pub(super) fn to_pod(model: &Model, at: SocketAddr, view: &View) -> Option<Any> 
 
 /// With what our own proxy knows by itself, or has in its listener.
 fn pack_for(view: &View, mut table: route::RouteConfiguration, fault: Option<&Fault>) -> Any {
-    if view.client != ClientKind::Envoy {
-        return weft_xds::pack(&table);
+    match view.client {
+        ClientKind::Weft => return weft_xds::pack(&table),
+        ClientKind::Grpc => return grpc::routes(table),
+        ClientKind::Envoy => {}
     }
     for host in &mut table.virtual_hosts {
         host.routes = std::mem::take(&mut host.routes).into_iter().flat_map(envoy::retried_as_ours).collect();
@@ -371,7 +373,7 @@ fn substitute(pattern: &str, substitution: &str) -> matcher::RegexMatchAndSubsti
 }
 
 /// A text as a regular expression that matches just it.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.chars()
         .flat_map(|c| (!c.is_ascii_alphanumeric() && !"/-_~".contains(c)).then_some('\\').into_iter().chain([c]))
         .collect()

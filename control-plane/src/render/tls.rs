@@ -117,7 +117,7 @@ fn identity(view: &View) -> core::ConfigSource {
     }
 }
 
-fn socket<M: prost::Message + prost::Name>(name: &str, context: &M) -> core::TransportSocket {
+pub(super) fn socket<M: prost::Message + prost::Name>(name: &str, context: &M) -> core::TransportSocket {
     core::TransportSocket {
         name: name.to_owned(),
         config_type: any(context).map(core::transport_socket::ConfigType::TypedConfig),

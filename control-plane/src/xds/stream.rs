@@ -227,7 +227,8 @@ fn view_of(principal: &Principal, node: &Node) -> View {
     let mesh = node.metadata.as_ref().and_then(|all| metadata::nested(all, names::METADATA));
     let folder = mesh.and_then(|mesh| metadata::str(mesh, names::key::AGENT_FOLDER)).unwrap_or(names::AGENT_FOLDER);
     let agent_folder = (client == ClientKind::Envoy).then(|| folder.trim_end_matches('/').into());
-    View { agent_folder, ..principal.view(client) }
+    let workload = (client == ClientKind::Grpc).then(|| principal.workload.clone());
+    View { agent_folder, workload, ..principal.view(client) }
 }
 
 /// What the changes since the last look mean for one stream.

@@ -35,6 +35,18 @@ pub enum ResourceName<'a> {
     PodCluster(SocketAddr),
     /// Cluster `inbound/<port>`: delivery to the original address.
     InboundCluster(u16),
+    /// Listener `reviews.shop.svc:80`: calls to a service by name, for gRPC clients without a sidecar.
+    Host {
+        /// The name that the client calls.
+        host: &'a str,
+        /// The service's port.
+        port: u16,
+    },
+    /// Listener `grpc/server?xds.resource.listening_address=0.0.0.0:50051`: what a gRPC server without a sidecar accepts.
+    GrpcServer {
+        /// The address on which it listens.
+        address: &'a str,
+    },
     /// Listener `outbound`: redirected connections, for clients that do not listen for them by themselves.
     Outbound,
     /// Cluster `passthrough`: destinations that the mesh does not know, for clients that need a cluster to relay to them.
@@ -63,6 +75,14 @@ impl<'a> ResourceName<'a> {
             OUTBOUND => return Some(Self::Outbound),
             PASSTHROUGH => return Some(Self::Passthrough),
             _ => {}
+        }
+        if let Some(address) = name.strip_prefix(GRPC_SERVER) {
+            return non_empty(address).map(|address| Self::GrpcServer { address });
+        }
+        if let Some((host, port)) = name.rsplit_once(':')
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+        {
+            return Some(Self::Host { host: non_empty(host)?, port: port.parse().ok()? });
         }
         let mut parts = name.split('/');
         let parsed = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
@@ -104,11 +124,16 @@ impl fmt::Display for ResourceName<'_> {
             }
             Self::PodCluster(address) => write!(f, "pod/{}/{}", address.ip(), address.port()),
             Self::InboundCluster(port) => write!(f, "inbound/{port}"),
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+            Self::GrpcServer { address } => write!(f, "{GRPC_SERVER}{address}"),
             Self::Outbound => f.write_str(OUTBOUND),
             Self::Passthrough => f.write_str(PASSTHROUGH),
         }
     }
 }
+
+/// What the names of gRPC servers' listeners begin with; see [`super::GRPC_SERVER_TEMPLATE`].
+const GRPC_SERVER: &str = "grpc/server?xds.resource.listening_address=";
 
 /// Name of the listener for redirected connections, for clients that do not listen for them by themselves.
 pub const OUTBOUND: &str = "outbound";
@@ -125,6 +150,18 @@ pub fn inbound_listener(namespace: &str, workload: &str) -> String {
 #[must_use]
 pub fn inbound_route(namespace: &str, workload: &str, port: u16) -> String {
     ResourceName::InboundRoute { namespace, workload, port }.to_string()
+}
+
+/// Name of the listener for calls to a service by name.
+#[must_use]
+pub fn host(host: &str, port: u16) -> String {
+    ResourceName::Host { host, port }.to_string()
+}
+
+/// Name of the listener of a gRPC server on this address.
+#[must_use]
+pub fn grpc_server(address: &str) -> String {
+    ResourceName::GrpcServer { address }.to_string()
 }
 
 /// Name of the listener for one original destination.
@@ -225,6 +262,9 @@ mod tests {
             pod_cluster("[fd00:198:18::7]:8080".parse().unwrap()),
             inbound_cluster(8080),
             inbound_route("shop", "reviews-v1", 8080),
+            host("reviews.shop.svc", 80),
+            grpc_server("0.0.0.0:50051"),
+            super::super::GRPC_SERVER_TEMPLATE.replace("%s", "[::]:50051"),
             OUTBOUND.to_owned(),
             PASSTHROUGH.to_owned(),
         ] {
@@ -246,7 +286,8 @@ mod tests {
             "service/a/b/80/c",
             "pod/here/80",
             "outbound/a/b/70000",
-            "example.com:80",
+            "example.com:port",
+            "http://example.com:80",
             &refused_cluster("shop", "reviews", 80),
         ] {
             assert_eq!(ResourceName::parse(name), None, "{name}");
