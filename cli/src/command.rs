@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Fault(FaultArgs),
     /// Tell what becomes of a request, and which object says so
     ///
-    /// weft explain GET http://reviews.shop/ratings -H 'x-user: ann' --from front-end.shop
+    /// `weft explain GET http://reviews.shop/ratings -H 'x-user: ann' --from front-end.shop`
     ///
     /// By the proxy's own matchers, on the configuration that the caller's proxy holds; says so where the control plane has another, or the proxy
     /// holds none. Exit code 1 if the request would be refused, or goes nowhere.

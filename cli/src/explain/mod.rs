@@ -34,7 +34,7 @@ use crate::steer::args::Steering;
 pub(crate) struct ExplainArgs {
     /// The request's method
     method: String,
-    /// What is called: http://SERVICE.NAMESPACE[:PORT]/PATH, or a Service's address
+    /// What is called: `http://SERVICE.NAMESPACE[:PORT]/PATH`, or a Service's address
     url: Url,
     /// A header of the request, as curl takes it; repeatable
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
