@@ -7,7 +7,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
+use weft_telemetry::control_plane as table;
 
 use crate::ResourceType;
 use crate::sources::WatchState;
@@ -58,63 +59,38 @@ impl EncodeLabelValue for ResourceType {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("weft_control_plane");
+        let mut registry = Registry::default();
         let connected = Gauge::default();
-        registry.register("connected_proxies", "Open ADS streams", connected.clone());
+        register(&mut registry, table::CONNECTED_PROXIES, connected.clone());
         let pushes = Family::<TypeLabel, Counter>::default();
-        registry.register("pushes", "Responses sent, by xDS type", pushes.clone());
+        register(&mut registry, table::PUSHES, pushes.clone());
         let resources = Family::<TypeLabel, Counter>::default();
-        registry.register("resources_sent", "Resources sent in responses, by xDS type", resources.clone());
+        register(&mut registry, table::RESOURCES_SENT, resources.clone());
         let rejections = Family::<TypeLabel, Counter>::default();
-        registry.register("nacks", "Responses that a proxy rejected, by xDS type", rejections.clone());
+        register(&mut registry, table::NACKS, rejections.clone());
         let convergence = Histogram::new(CONVERGENCE);
-        registry.register(
-            "convergence_seconds",
-            "From a change of the configuration to the last acknowledgement of a proxy that it concerns",
-            convergence.clone(),
-        );
+        register(&mut registry, table::CONVERGENCE, convergence.clone());
         let certificates = Family::<ResultLabel, Counter>::default();
-        registry.register("certificates", "Signing requests, by result (issued, refused)", certificates.clone());
+        register(&mut registry, table::CERTIFICATES, certificates.clone());
         let token_reviews = Family::<ResultLabel, Counter>::default();
-        registry.register(
-            "token_reviews",
-            "Questions to the API server about service-account tokens, by result (accepted, refused, unavailable)",
-            token_reviews.clone(),
-        );
+        register(&mut registry, table::TOKEN_REVIEWS, token_reviews.clone());
         let elected = Gauge::default();
-        registry.register(
-            "elected",
-            "Whether this replica is the one that writes trust bundles and statuses (on Kubernetes)",
-            elected.clone(),
-        );
+        register(&mut registry, table::ELECTED, elected.clone());
         let status_writes = Family::<ResultLabel, Counter>::default();
-        registry.register(
-            "status_writes",
-            "Statuses of users' objects written to the API server, by result (written, overtaken, failed)",
-            status_writes.clone(),
-        );
+        register(&mut registry, table::STATUS_WRITES, status_writes.clone());
         let source_errors = Gauge::default();
-        registry.register(
-            "source_errors",
-            "Errors in the configuration; while a folder has any, its last good state is served, in a cluster that of each object",
-            source_errors.clone(),
-        );
+        register(&mut registry, table::SOURCE_ERRORS, source_errors.clone());
         let changes = Counter::default();
-        registry.register(
-            "configuration_changes",
-            "Configurations taken over from the folder or the API server",
-            changes.clone(),
-        );
-        let mut by_kind = |name: &str, help: &str| {
+        register(&mut registry, table::CONFIGURATION_CHANGES, changes.clone());
+        let mut by_kind = |described| {
             let family = Family::<KindLabel, Gauge>::default();
-            registry.register(name, help, family.clone());
+            register(&mut registry, described, family.clone());
             family
         };
-        let watch_synced = by_kind("watch_synced", "Whether all objects of a kind have been listed once");
-        let watch_lists = by_kind("watch_lists", "Complete lists: the first, and one after each watch that expired");
-        let watch_failures = by_kind("watch_failures", "Times that the API server could not be asked for a kind");
-        let watch_last_event =
-            by_kind("watch_last_event_seconds", "Unix time when the API server last told something of a kind");
+        let watch_synced = by_kind(table::WATCH_SYNCED);
+        let watch_lists = by_kind(table::WATCH_LISTS);
+        let watch_failures = by_kind(table::WATCH_FAILURES);
+        let watch_last_event = by_kind(table::WATCH_LAST_EVENT);
         Self {
             registry,
             connected,
@@ -201,5 +177,39 @@ impl Metrics {
         // Writing to a String does not fail.
         let _ = text::encode(&mut text, &self.registry);
         text
+    }
+}
+
+fn register(registry: &mut Registry, family: weft_telemetry::Family, metric: impl Metric) {
+    registry.register(family.name, family.help, metric);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_is_served_is_what_the_table_says() {
+        let metrics = Metrics::new();
+        // A family without series is not written at all.
+        metrics.pushed(ResourceType::Cluster, 1);
+        metrics.rejected(ResourceType::Cluster);
+        metrics.certificate(true);
+        metrics.token_review("accepted");
+        metrics.status_write("written");
+        metrics.watches(&[WatchState { kind: "Pod", last_event: Some(UNIX_EPOCH), ..WatchState::default() }]);
+        let text = metrics.encode();
+        let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let described: BTreeSet<_> = described.collect();
+        let table: BTreeSet<_> = table::ALL.iter().map(|family| (family.name, family.kind.as_str())).collect();
+        assert_eq!(described, table);
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let series = &line[..line.find(['{', ' ']).unwrap()];
+            let family = weft_telemetry::family_of(series).unwrap_or_else(|| panic!("{series} is not in the table"));
+            for label in family.labels {
+                assert!(line.contains(&format!("{label}=\"")), "{line} has no {label}");
+            }
+        }
     }
 }

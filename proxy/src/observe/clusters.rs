@@ -1,17 +1,20 @@
-//! Outlier detection, read from the clusters in force when scraped: a cluster that is gone leaves no series behind.
+//! Outlier detection and circuit breakers, read from the clusters in force when scraped: a cluster that is gone leaves no series behind.
 
 use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::snapshot::Store;
+use weft_telemetry::{Family, proxy as table};
 
-/// Ejections of every cluster of a store.
+use crate::snapshot::Store;
+use crate::upstream::breaker::Resource;
+
+/// Ejections and limits of every cluster of a store.
 #[derive(Debug)]
 pub(super) struct ClusterCollector {
     store: Arc<Store>,
@@ -29,20 +32,41 @@ impl Collector for ClusterCollector {
         let mut clusters: Vec<_> = snapshot.clusters.iter().collect();
         clusters.sort_unstable_by(|a, b| a.0.cmp(b.0));
 
-        let help = "Endpoints ejected by outlier detection";
-        let mut family = encoder.encode_descriptor("weft_outlier_ejections", help, None, MetricType::Counter)?;
+        let mut family = describe(&mut encoder, table::OUTLIER_EJECTIONS, MetricType::Counter)?;
         for (name, cluster) in &clusters {
             let labels = [("cluster", &***name)];
             ConstCounter::new(cluster.outliers().ejections()).encode(family.encode_family(&labels)?)?;
         }
-        let help = "Endpoints that are ejected now";
-        let mut family = encoder.encode_descriptor("weft_outlier_ejected", help, None, MetricType::Gauge)?;
+        let mut family = describe(&mut encoder, table::OUTLIER_EJECTED, MetricType::Gauge)?;
         for (name, cluster) in &clusters {
             let labels = [("cluster", &***name)];
             ConstGauge::new(i64::from(cluster.outliers().ejected())).encode(family.encode_family(&labels)?)?;
         }
+        let mut family = describe(&mut encoder, table::UPSTREAM_IN_USE, MetricType::Gauge)?;
+        for ((name, cluster), (resource, label)) in clusters.iter().flat_map(by_resource) {
+            let labels = [("cluster", &**name), ("resource", label)];
+            ConstGauge::new(i64::from(cluster.breaker().in_use(resource))).encode(family.encode_family(&labels)?)?;
+        }
+        let mut family = describe(&mut encoder, table::UPSTREAM_OVERFLOWS, MetricType::Counter)?;
+        for ((name, cluster), (resource, label)) in clusters.iter().flat_map(by_resource) {
+            let labels = [("cluster", &**name), ("resource", label)];
+            ConstCounter::new(cluster.breaker().overflows(resource)).encode(family.encode_family(&labels)?)?;
+        }
         Ok(())
     }
+}
+
+fn describe<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    family: Family,
+    kind: MetricType,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
+    encoder.encode_descriptor(family.name, family.help, None, kind)
+}
+
+fn by_resource<T: Copy>(cluster: &T) -> impl Iterator<Item = (T, (Resource, &'static str))> + use<T> {
+    let cluster = *cluster;
+    Resource::NAMED.into_iter().map(move |resource| (cluster, resource))
 }
 
 #[cfg(test)]
@@ -62,6 +86,10 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("weft_outlier_ejections_total{cluster=\"c\"} 0\n"), "{text}");
         assert!(text.contains("weft_outlier_ejected{cluster=\"c\"} 0\n"), "{text}");
+        assert!(text.contains("weft_upstream_in_use{cluster=\"c\",resource=\"requests\"} 0\n"), "{text}");
+        let permit = store.load().clusters["c"].breaker().request().unwrap();
+        assert!(metrics.encode().contains("weft_upstream_in_use{cluster=\"c\",resource=\"requests\"} 1\n"));
+        drop(permit);
         store.update(|next| drop(next.clusters.remove("c")));
         assert!(!metrics.encode().contains("cluster=\"c\""));
     }

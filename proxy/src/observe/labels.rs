@@ -217,6 +217,8 @@ pub struct RequestKey {
     pub destination_service: Text,
     /// Workload that answers, or empty when unknown.
     pub destination_workload: Text,
+    /// Its namespace.
+    pub destination_namespace: Text,
     /// The route's name, or empty.
     pub route: Text,
     /// SPIFFE ID of the other side, or empty.
@@ -235,6 +237,7 @@ impl RequestKey {
             source_namespace: other.clone(),
             destination_service: other.clone(),
             destination_workload: other.clone(),
+            destination_namespace: other.clone(),
             route: other.clone(),
             peer: other,
             tls: Tls::None,
@@ -251,6 +254,7 @@ impl EncodeLabelSet for RequestKey {
             ("source_namespace", &self.source_namespace),
             ("destination_service", &self.destination_service),
             ("destination_workload", &self.destination_workload),
+            ("destination_namespace", &self.destination_namespace),
             ("route", &self.route),
             ("peer", &self.peer),
         ] {

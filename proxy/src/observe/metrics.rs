@@ -1,9 +1,9 @@
 //! Metric families and the handles that the data path holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -11,7 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
+use weft_telemetry::proxy as table;
 
 use super::clusters::ClusterCollector;
 use super::labels::{
@@ -22,12 +23,18 @@ use crate::snapshot::Store;
 
 /// Most request keys with series of their own; whatever comes later is counted under `overflow`.
 ///
-/// One key is a histogram of [`LATENCY_BUCKETS`] and about one counter: 1,000 keys are some 17,000 lines of text.
+/// One key is a histogram of [`LATENCY_BUCKETS`] and about one counter: 1,000 keys are some 25,000 lines of text.
 const MAX_REQUEST_KEYS: usize = 1000;
 
+/// How long the series of a key stay after the last connection that used them: long enough for Prometheus to see the last requests
+/// however rarely it scrapes.
+const UNUSED: Duration = Duration::from_secs(3600);
+
 /// Upper bounds in seconds. Close together below 10 ms, where a mesh's own latency is read off.
-const LATENCY_BUCKETS: [f64; 16] =
-    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const LATENCY_BUCKETS: [f64; 20] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0,
+];
 
 type Labels<const N: usize> = [(&'static str, Text); N];
 type StaticLabels<const N: usize> = [(&'static str, &'static str); N];
@@ -39,6 +46,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<ResponseLabels, Counter>,
     durations: LatencyFamily,
+    expired: Counter,
+    overflow: Counter,
     retries: Family<Labels<2>, Counter>,
     connections: Family<StaticLabels<3>, Counter>,
     connections_active: Family<StaticLabels<3>, Gauge>,
@@ -49,7 +58,15 @@ pub struct Metrics {
     control_plane_connected: Gauge<i64, AtomicI64>,
     config_resources: Family<StaticLabels<2>, Gauge>,
     config_rejections: Family<StaticLabels<1>, Counter>,
-    keys: Mutex<HashMap<Arc<RequestKey>, Arc<RequestMetrics>>>,
+    keys: Mutex<HashMap<Arc<RequestKey>, Known>>,
+}
+
+/// A request key that has series.
+#[derive(Debug)]
+struct Known {
+    metrics: Arc<RequestMetrics>,
+    /// Since when no connection has held them, as far as anybody has looked.
+    unused_since: Option<Instant>,
 }
 
 impl Default for Metrics {
@@ -73,75 +90,41 @@ impl Metrics {
 
     fn of_registry(mut registry: Registry) -> Self {
         let requests = Family::default();
-        registry.register(
-            "weft_requests",
-            "Requests, by response class and by the flag of a response that is not the application's own",
-            requests.clone(),
-        );
+        register(&mut registry, table::REQUESTS, requests.clone());
         let durations = LatencyFamily::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS));
-        registry.register(
-            "weft_request_duration_seconds",
-            "Time from the head of a request to the end of its response",
-            durations.clone(),
-        );
+        register(&mut registry, table::REQUEST_DURATION, durations.clone());
+        let expired = Counter::default();
+        register(&mut registry, table::REQUEST_SERIES_EXPIRED, expired.clone());
+        let overflow = Counter::default();
+        register(&mut registry, table::REQUEST_SERIES_OVERFLOW, overflow.clone());
         let retries = Family::default();
-        registry.register("weft_request_retries", "Retries, by how they ended", retries.clone());
+        register(&mut registry, table::REQUEST_RETRIES, retries.clone());
         let connections = Family::default();
-        registry.register("weft_connections", "Connections accepted, by what they carry", connections.clone());
+        register(&mut registry, table::CONNECTIONS, connections.clone());
         let connections_active = Family::default();
-        registry.register(
-            "weft_connections_active",
-            "Connections open now, by what they carry",
-            connections_active.clone(),
-        );
+        register(&mut registry, table::CONNECTIONS_ACTIVE, connections_active.clone());
         let tunnels_active = Family::default();
-        registry.register(
-            "weft_tunnels_active",
-            "WebSockets and other tunnels open now, each also a request once it has ended",
-            tunnels_active.clone(),
-        );
+        register(&mut registry, table::TUNNELS_ACTIVE, tunnels_active.clone());
         let bytes = Family::default();
-        registry.register(
-            "weft_bytes",
-            "Bytes of requests, responses and relays on the side of whoever connected",
-            bytes.clone(),
-        );
+        register(&mut registry, table::BYTES, bytes.clone());
         let certificate_expiry = Gauge::<f64, AtomicU64>::default();
-        registry.register(
-            "weft_certificate_expiry_seconds",
-            "When the workload's certificate ends, in seconds since 1970; 0 without one",
-            certificate_expiry.clone(),
-        );
+        register(&mut registry, table::CERTIFICATE_EXPIRY, certificate_expiry.clone());
         let lookups = Family::default();
-        registry.register(
-            "weft_destination_lookups",
-            "Questions to the control plane for a destination seen for the first time, by answer",
-            lookups.clone(),
-        );
+        register(&mut registry, table::DESTINATION_LOOKUPS, lookups.clone());
         let control_plane_connected = Gauge::<i64, AtomicI64>::default();
-        registry.register(
-            "weft_control_plane_connected",
-            "1 while the configuration stream is open",
-            control_plane_connected.clone(),
-        );
+        register(&mut registry, table::CONTROL_PLANE_CONNECTED, control_plane_connected.clone());
         let config_resources = Family::default();
-        registry.register(
-            "weft_config_resources",
-            "Configuration resources known, by kind and state",
-            config_resources.clone(),
-        );
+        register(&mut registry, table::CONFIG_RESOURCES, config_resources.clone());
         let config_rejections = Family::default();
-        registry.register(
-            "weft_config_rejections",
-            "Configuration resources refused, by kind",
-            config_rejections.clone(),
-        );
-        registry.register("weft_build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        register(&mut registry, table::CONFIG_REJECTIONS, config_rejections.clone());
+        register(&mut registry, table::BUILD, Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,
             requests,
             durations,
+            expired,
+            overflow,
             retries,
             connections,
             connections_active,
@@ -158,27 +141,64 @@ impl Metrics {
 
     /// The handles of one kind of request. Locks and hashes: resolve once and hold.
     pub fn request(&self, key: RequestKey) -> Arc<RequestMetrics> {
-        // The map is whole even if a holder of the lock panicked: inserts are single calls.
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(metrics) = keys.get(&key) {
-            return metrics.clone();
+        let mut keys = self.lock();
+        if let Some(known) = keys.get_mut(&key) {
+            known.unused_since = None;
+            return known.metrics.clone();
         }
-        let key = if keys.len() < MAX_REQUEST_KEYS { key } else { RequestKey::overflow(key.direction) };
+        let key = if keys.len() < MAX_REQUEST_KEYS {
+            key
+        } else {
+            self.overflow.inc();
+            RequestKey::overflow(key.direction)
+        };
         let key = Arc::new(key);
-        keys.entry(key.clone()).or_insert_with(|| Arc::new(RequestMetrics::new(self, key))).clone()
+        let known = keys.entry(key.clone()).or_insert_with(|| {
+            let metrics = Arc::new(RequestMetrics::new(self, key));
+            Known { metrics, unused_since: None }
+        });
+        known.metrics.clone()
+    }
+
+    /// Removes series that no connection has used for [`UNUSED`].
+    fn expire(&self, now: Instant) {
+        self.lock().retain(|key, known| {
+            // Nobody gets at them but through the map, which is locked.
+            if Arc::strong_count(&known.metrics) > 1 {
+                known.unused_since = None;
+                return true;
+            }
+            let since = *known.unused_since.get_or_insert(now);
+            if now.saturating_duration_since(since) < UNUSED {
+                return true;
+            }
+            self.durations.remove(key);
+            for (class, flag) in known.metrics.responses() {
+                self.requests.remove(&ResponseLabels { key: key.clone(), class, flag });
+            }
+            self.expired.inc();
+            false
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<RequestKey>, Known>> {
+        // The map is whole even if a holder of the lock panicked: inserts and removals are single calls.
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The handles of one kind of connection.
     pub fn connection(&self, direction: Direction, protocol: Protocol, tls: Tls) -> ConnectionMetrics {
         let labels = [("direction", direction.as_str()), ("protocol", protocol.as_str()), ("tls", tls.as_str())];
-        let bytes =
-            |way: Way| self.bytes.get_or_create_owned(&[("direction", direction.as_str()), ("way", way.as_str())]);
         ConnectionMetrics {
             opened: self.connections.get_or_create_owned(&labels),
             active: self.connections_active.get_or_create_owned(&labels),
-            sent: bytes(Way::Sent),
-            received: bytes(Way::Received),
+            sent: self.bytes_of(direction, Way::Sent),
+            received: self.bytes_of(direction, Way::Received),
         }
+    }
+
+    fn bytes_of(&self, direction: Direction, way: Way) -> Counter {
+        self.bytes.get_or_create_owned(&[("direction", direction.as_str()), ("way", way.as_str())])
     }
 
     /// Counts a tunnel, which stays active until the guard is dropped.
@@ -231,6 +251,7 @@ impl Metrics {
 
     /// All metrics in OpenMetrics text (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
     pub fn encode(&self) -> String {
+        self.expire(Instant::now());
         let mut out = String::new();
         // Writing to a `String` cannot fail, and our own labels and collectors return no other error.
         if text::encode(&mut out, &self.registry).is_err() {
@@ -240,6 +261,10 @@ impl Metrics {
     }
 }
 
+fn register(registry: &mut Registry, family: weft_telemetry::Family, metric: impl Metric) {
+    registry.register(family.name, family.help, metric);
+}
+
 /// Handles for one kind of request.
 #[derive(Debug)]
 pub struct RequestMetrics {
@@ -247,12 +272,19 @@ pub struct RequestMetrics {
     requests: Family<ResponseLabels, Counter>,
     /// Counters without a flag, by class; made on first use so that no empty series appear.
     plain: [OnceLock<Counter>; ResponseClass::ALL.len()],
+    /// The responses that have a counter beside those.
+    flagged: Mutex<BTreeSet<(ResponseClass, &'static str)>>,
     duration: Histogram,
+    received: Counter,
+    sent: Counter,
 }
 
 impl RequestMetrics {
     fn new(metrics: &Metrics, key: Arc<RequestKey>) -> Self {
         Self {
+            received: metrics.bytes_of(key.direction, Way::Received),
+            sent: metrics.bytes_of(key.direction, Way::Sent),
+            flagged: Mutex::default(),
             requests: metrics.requests.clone(),
             plain: Default::default(),
             duration: metrics.durations.get_or_create_owned(&key),
@@ -276,9 +308,33 @@ impl RequestMetrics {
         };
         match flag {
             None => self.plain[class as usize].get_or_init(counter).inc(),
-            Some(_) => counter().inc(),
+            Some(flag) => {
+                self.flagged().insert((class, flag.as_str()));
+                counter().inc()
+            }
         };
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts the bytes of one request's body and its response's.
+    pub fn bytes(&self, received: u64, sent: u64) {
+        // Most requests have no body: an atomic of all workers is left alone for them.
+        if received > 0 {
+            self.received.inc_by(received);
+        }
+        if sent > 0 {
+            self.sent.inc_by(sent);
+        }
+    }
+
+    /// Classes and flags that have a counter.
+    fn responses(&self) -> Vec<(ResponseClass, &'static str)> {
+        let plain = ResponseClass::ALL.iter().filter(|class| self.plain[**class as usize].get().is_some());
+        plain.map(|class| (*class, "")).chain(self.flagged().iter().copied()).collect()
+    }
+
+    fn flagged(&self) -> MutexGuard<'_, BTreeSet<(ResponseClass, &'static str)>> {
+        self.flagged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -343,95 +399,5 @@ impl ClusterMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(route: &str) -> RequestKey {
-        RequestKey {
-            direction: Direction::Outbound,
-            source_workload: "web".into(),
-            source_namespace: "shop".into(),
-            destination_service: "shop/reviews".into(),
-            destination_workload: "reviews-v1".into(),
-            route: route.into(),
-            peer: "spiffe://weft.local/ns/shop/sa/reviews".into(),
-            tls: Tls::Mutual,
-        }
-    }
-
-    #[test]
-    fn a_request_is_counted_by_class_and_flag_and_timed_once() {
-        let metrics = Metrics::new();
-        let request = metrics.request(key("r"));
-        request.record(ResponseClass::of_status(200), None, Duration::from_millis(4));
-        request.record(ResponseClass::of_status(204), None, Duration::from_millis(4));
-        request.record(ResponseClass::of_status(503), Some(Flag::new("UH")), Duration::from_millis(4));
-        let text = metrics.encode();
-        let labels = r#"direction="outbound",source_workload="web",source_namespace="shop",destination_service="shop/reviews",destination_workload="reviews-v1",route="r",peer="spiffe://weft.local/ns/shop/sa/reviews",tls="mutual""#;
-        for line in [
-            format!(r#"weft_requests_total{{{labels},response_class="2xx",flag=""}} 2"#),
-            format!(r#"weft_requests_total{{{labels},response_class="5xx",flag="UH"}} 1"#),
-            format!("weft_request_duration_seconds_count{{{labels}}} 3"),
-            format!(r#"weft_request_duration_seconds_bucket{{le="0.003",{labels}}} 0"#),
-            format!(r#"weft_request_duration_seconds_bucket{{le="0.005",{labels}}} 3"#),
-        ] {
-            assert!(text.contains(&format!("{line}\n")), "{line}\nis not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn the_same_key_gives_the_same_handles() {
-        let metrics = Metrics::new();
-        assert!(Arc::ptr_eq(&metrics.request(key("r")), &metrics.request(key("r"))));
-    }
-
-    #[test]
-    fn keys_beyond_the_limit_share_one_series() {
-        let metrics = Metrics::new();
-        for n in 0..MAX_REQUEST_KEYS {
-            metrics.request(key(&n.to_string()));
-        }
-        let (one, other) = (metrics.request(key("one more")), metrics.request(key("and another")));
-        assert!(Arc::ptr_eq(&one, &other));
-        assert_eq!(one.key().route.as_str(), "overflow");
-        assert_eq!(metrics.request(key("3")).key().route.as_str(), "3");
-    }
-
-    #[test]
-    fn a_connection_is_active_until_its_guard_is_dropped() {
-        let metrics = Metrics::new();
-        let connection = metrics.connection(Direction::Inbound, Protocol::Tcp, Tls::None);
-        let guard = connection.open();
-        connection.sent(7);
-        let active = r#"weft_connections_active{direction="inbound",protocol="tcp",tls="none"}"#;
-        assert!(metrics.encode().contains(&format!("{active} 1\n")));
-        drop(guard);
-        let text = metrics.encode();
-        assert!(text.contains(&format!("{active} 0\n")));
-        assert!(text.contains("weft_connections_total{direction=\"inbound\",protocol=\"tcp\",tls=\"none\"} 1\n"));
-        assert!(text.contains("weft_bytes_total{direction=\"inbound\",way=\"sent\"} 7\n"));
-    }
-
-    #[test]
-    fn label_values_cannot_break_the_text_format() {
-        let metrics = Metrics::new();
-        metrics.request(key("a\"b\\c\nd")).record(ResponseClass::Error, None, Duration::ZERO);
-        assert!(metrics.encode().contains(r#"route="a\"b\\c\nd""#));
-    }
-
-    #[test]
-    fn names_that_others_read_are_there() {
-        let metrics = Metrics::new();
-        metrics.set_certificate_expiry(1_700_000_000);
-        let cluster = metrics.cluster("shop/reviews");
-        cluster.retry(RetryOutcome::Success);
-        let text = metrics.encode();
-        for line in [
-            "weft_certificate_expiry_seconds 1700000000.0",
-            r#"weft_request_retries_total{destination_service="shop/reviews",outcome="success"} 1"#,
-        ] {
-            assert!(text.contains(&format!("{line}\n")), "{line}\nis not in\n{text}");
-        }
-        assert!(text.contains("process_resident_memory_bytes "));
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! - `labels`: the label values, all of them bounded.
 //! - `metrics`: the metric families and the handles the data path holds.
-//! - `process`: memory and descriptors; `clusters`: outlier detection; both read when scraped.
+//! - `process`: memory and descriptors; `clusters`: outlier detection and circuit breakers; both read when scraped.
 //! - `access`: one line per request or connection.
 //!
 //! Invariant: recording hashes no label and takes no lock. Handles are resolved once per route and peer, and held.

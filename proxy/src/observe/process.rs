@@ -8,6 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use weft_telemetry::{Family, proxy as table};
 
 /// Prometheus' standard `process_…` metrics. A value that cannot be read is left out.
 #[derive(Debug)]
@@ -15,21 +16,21 @@ pub(super) struct ProcessCollector;
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut gauge = |name: &str, help: &str, value: Option<u64>| {
+        let mut gauge = |Family { name, help, .. }: Family, value: Option<u64>| {
             let Some(value) = value.and_then(|value| i64::try_from(value).ok()) else {
                 return Ok(());
             };
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
-        gauge("process_resident_memory_bytes", "Resident memory", resident_bytes())?;
-        gauge("process_open_fds", "Open file descriptors", open_descriptors())?;
-        gauge("process_threads", "Threads", threads())?;
+        gauge(table::PROCESS_MEMORY, resident_bytes())?;
+        gauge(table::PROCESS_DESCRIPTORS, open_descriptors())?;
+        gauge(table::PROCESS_THREADS, threads())?;
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);
             counter.encode(encoder.encode_descriptor(
-                "process_cpu_seconds",
-                "User and system CPU time spent",
+                table::PROCESS_CPU.name,
+                table::PROCESS_CPU.help,
                 None,
                 MetricType::Counter,
             )?)?;

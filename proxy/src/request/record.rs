@@ -167,7 +167,9 @@ impl<'a> Record<'a> {
         }
         let duration = self.started.elapsed();
         let flag = self.flag.map(|flag| observe::Flag::new(flag.as_str()));
-        self.handles().record(class, flag, duration);
+        let handles = self.handles();
+        handles.record(class, flag, duration);
+        handles.bytes(self.received, self.sent);
         if self.retries > 0
             && let Some(cluster) = &self.cluster_name
         {
@@ -240,6 +242,13 @@ impl<'a> Record<'a> {
         }
     }
 
+    fn destination_namespace(&self) -> &str {
+        match self.downstream.direction {
+            Direction::Inbound => &self.worker.settings().namespace,
+            Direction::Outbound => self.endpoint_identity().map_or("", |identity| namespace_of(identity)),
+        }
+    }
+
     fn key(&self, route: &str, service: &str, peer: &str) -> RequestKey {
         let settings = self.worker.settings();
         let (source_workload, source_namespace, tls) = match (self.downstream.direction, &self.downstream.peer) {
@@ -256,6 +265,7 @@ impl<'a> Record<'a> {
             source_namespace: Text::from(source_namespace),
             destination_service: Text::from(service),
             destination_workload: Text::from(self.destination_workload()),
+            destination_namespace: Text::from(self.destination_namespace()),
             route: Text::from(route),
             peer: Text::from(peer),
             tls,
@@ -278,6 +288,11 @@ fn service_of(cluster: &str) -> &str {
 /// The workload in an endpoint's DNS name, `<pod>.<workload>.<namespace>.pod.weft.mesh`.
 fn workload_of(identity: &EndpointIdentity) -> &str {
     identity.pod.as_deref().and_then(|name| name.split('.').nth(1)).unwrap_or_default()
+}
+
+/// The namespace in it.
+fn namespace_of(identity: &EndpointIdentity) -> &str {
+    identity.pod.as_deref().and_then(|name| name.split('.').nth(2)).unwrap_or_default()
 }
 
 impl Drop for Record<'_> {

@@ -34,6 +34,16 @@ pub enum Resource {
     Retries,
 }
 
+impl Resource {
+    /// Each with its name in metrics.
+    pub const NAMED: [(Self, &str); 4] = [
+        (Self::Connections, "connections"),
+        (Self::Pending, "pending"),
+        (Self::Requests, "requests"),
+        (Self::Retries, "retries"),
+    ];
+}
+
 impl std::fmt::Display for Resource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
