@@ -21,7 +21,8 @@ build: setup ## Builds all programs.
 	$(CARGO) build --locked --workspace --bins
 
 .PHONY: demo
-demo: build ## Runs a whole mesh with a sample shop on this machine; Ctrl-C ends it.
+demo: build ## Runs a whole mesh with a sample shop on this machine; Ctrl-C ends it (ARGS=--prometheus adds a Prometheus).
+	$(if $(findstring --prometheus,$(ARGS)),@scripts/setup.sh prometheus)
 	$(BIN)/weft demo $(ARGS)
 
 .PHONY: test

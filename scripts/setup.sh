@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the system packages that the named purposes need (build, test, fuzz, bench, cluster): as root by itself, otherwise it names
+# Installs the system packages that the named purposes need (build, test, fuzz, bench, cluster, prometheus): as root by itself, otherwise it names
 # them in one line and stops. What tests can do without it only names.
 set -euo pipefail
 
@@ -15,6 +15,7 @@ for purpose in "$@"; do
     test)
       packages[nginx]=nginx-light
       command -v chromium-browser google-chrome >/dev/null || optional[chromium]=chromium
+      optional[prometheus]=prometheus
       python3 -c 'import ensurepip, venv' 2>/dev/null || optional[python3 with venv]=python3-venv
       ;;
     fuzz) ;;
@@ -22,12 +23,13 @@ for purpose in "$@"; do
       packages[nginx]=nginx-light packages[haproxy]=haproxy
       python3 -c 'import ensurepip, venv' 2>/dev/null || optional[python3 with venv]=python3-venv
       ;;
+    prometheus) packages[prometheus]=prometheus ;;
     cluster)
       packages[containerd]=containerd packages[runc]=runc packages[/usr/lib/cni/bridge]=containernetworking-plugins
       packages[iptables]=iptables packages[ip]=iproute2 packages[nsenter]=util-linux packages[sysctl]=procps
       needs_go=yes
       ;;
-    *) echo "setup: unknown purpose '$purpose' (build, test, fuzz, bench, cluster)" >&2; exit 2 ;;
+    *) echo "setup: unknown purpose '$purpose' (build, test, fuzz, bench, cluster, prometheus)" >&2; exit 2 ;;
   esac
 done
 

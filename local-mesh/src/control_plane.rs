@@ -16,6 +16,9 @@ use crate::{Error, Folder, Samples, wait};
 /// Where sidecars connect.
 pub const XDS_PORT: u16 = 15012;
 
+/// Where it serves its metrics to everybody.
+const METRICS_PORT: u16 = 15021;
+
 /// Where it says how it is, on its pod's loopback.
 const STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15014);
 
@@ -70,6 +73,11 @@ impl ControlPlane {
         SocketAddr::new(self.pod.v4(), XDS_PORT)
     }
 
+    /// Where Prometheus finds its `/metrics`.
+    pub fn metrics_address(&self) -> SocketAddr {
+        SocketAddr::new(self.pod.v4(), METRICS_PORT)
+    }
+
     /// Starts the process, which must not run; waits until it serves the folder.
     ///
     /// # Errors
@@ -81,6 +89,7 @@ impl ControlPlane {
             .args(["serve", "--folder", "/run/folder", "--state", "/run/state"])
             // The address is in its certificate, by which gRPC clients know it.
             .args(["--listen", &self.address().to_string()])
+            .args(["--health", &format!("0.0.0.0:{METRICS_PORT}")])
             .args(["--certificate-lifetime", &format!("{}s", certificate_lifetime.as_secs())])
             .args(["--root-overlap", &format!("{}s", root_overlap.as_secs())]);
         let process = self.pod.spawn("control-plane", command).await?;

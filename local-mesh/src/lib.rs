@@ -13,6 +13,7 @@
 //! | [`folder`] | the folder of YAML that the control plane watches |
 //! | [`probe`], [`load`] | one call from inside a pod; many, counted |
 //! | [`client`], [`metrics`] | small HTTP requests; Prometheus text |
+//! | [`prometheus`] | a Prometheus that scrapes the mesh, and answers queries |
 //! | [`programs`], [`wait`], [`error`] | where the programs are; waiting for what can be observed; what went wrong |
 
 pub mod app;
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod pod;
 pub mod probe;
 pub mod programs;
+pub mod prometheus;
 pub mod proxyless;
 pub mod sidecar;
 pub mod wait;
@@ -40,6 +42,7 @@ pub use metrics::{Sample, Samples};
 pub use pod::{Endpoint, MeshPod, Spec};
 pub use probe::Outcome;
 pub use programs::Programs;
+pub use prometheus::Prometheus;
 pub use proxyless::Proxyless;
 pub use sidecar::{Counted, Dialect, Sidecar};
 

@@ -52,6 +52,11 @@ impl Mesh {
         Ok(Self { namespace, sandbox, control_plane, programs, supervisors, ending, _end })
     }
 
+    /// The namespace of everything.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The sandbox.
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox

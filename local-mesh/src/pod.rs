@@ -197,6 +197,11 @@ impl MeshPod {
         Load::start(&self.pod, &self.programs.shop, targets, per_second).await
     }
 
+    /// Where Prometheus finds `/stats/prometheus`.
+    pub fn metrics_address(&self) -> SocketAddr {
+        SocketAddr::new(self.pod.v4(), PROBE_PORT)
+    }
+
     /// What runs beside a sidecar that is not ours, and keeps its key and certificate.
     pub fn agent(&self) -> Option<&Process> {
         self.agent.as_ref()
@@ -275,7 +280,7 @@ impl MeshPod {
 
     async fn statistics(&self, path: &str) -> Result<Answer, Error> {
         match self.spec.sidecar {
-            Sidecar::Weft => Call::get(path).tcp(SocketAddr::new(self.pod.v4(), PROBE_PORT)).await,
+            Sidecar::Weft => Call::get(path).tcp(self.metrics_address()).await,
             Sidecar::Envoy(_) => Call::get(path).inside(&self.pod, sidecar::ADMIN).await,
         }
     }

@@ -19,14 +19,15 @@ mod table;
 mod traffic;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use weft_local_mesh::Settings;
-use weft_sandbox::Mode;
+use weft_local_mesh::{Prometheus, Settings};
+use weft_sandbox::{Mode, Published};
 
 use self::relay::Relay;
 use self::report::{Report, StepReport};
@@ -36,6 +37,9 @@ use self::table::Head;
 
 /// Requests per second of the table's load.
 const RATE: f64 = 60.0;
+
+/// How often Prometheus scrapes: so often that a dashboard follows an edit.
+const SCRAPE: Duration = Duration::from_secs(2);
 
 /// Flags of `weft demo`.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,6 +61,10 @@ pub(crate) struct DemoArgs {
     /// Port of this machine's loopback on which the shop's page is served
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Start a Prometheus (the Debian package `prometheus`) that scrapes everything, on port 9090 of this machine's
+    /// loopback; manifests/grafana holds dashboards for it
+    #[arg(long, conflicts_with = "once")]
+    prometheus: bool,
     /// Keep the logs of all processes in this folder [default: removed at the end]
     #[arg(long, value_name = "FOLDER")]
     logs: Option<PathBuf>,
@@ -83,6 +91,7 @@ impl Output {
 /// # Errors
 /// What this machine lacks, or which process did not start, and what to do about it.
 pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let prometheus = args.prometheus.then(Prometheus::find).transpose()?;
     weft_sandbox::enter(Mode::Auto)?;
     if let Some(logs) = &args.logs {
         std::fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
@@ -90,7 +99,7 @@ pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let end = End::listen()?;
-        if args.once { once(args, end).await } else { watch(args, end).await }
+        if args.once { once(args, end).await } else { watch(args, prometheus, end).await }
     })
 }
 
@@ -122,7 +131,7 @@ async fn once(args: DemoArgs, mut end: End) -> anyhow::Result<ExitCode> {
 /// The exit code of a program that Ctrl-C ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
 
-async fn watch(args: DemoArgs, mut end: End) -> anyhow::Result<ExitCode> {
+async fn watch(args: DemoArgs, prometheus: Option<PathBuf>, mut end: End) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let logs = args.logs.map(std::path::absolute).transpose()?;
     eprintln!("starting the shop …");
@@ -134,8 +143,12 @@ async fn watch(args: DemoArgs, mut end: End) -> anyhow::Result<ExitCode> {
     let sandbox = shop.mesh.sandbox();
     let page = relay::free_or_any(args.port, |on| sandbox.publish(on, web))?;
     let status = Relay::start(sandbox, shop.control_plane().pod(), 15014)?;
+    let metrics = match prometheus {
+        Some(program) => Some(metrics(&shop, &program).await?),
+        None => None,
+    };
     shop.everything.set_rate(RATE).await?;
-    let head = Head {
+    let mut head = Head {
         lines: vec![
             ("Shop", format!("http://{}/   (open it in a browser)", page.address())),
             ("Control plane", format!("http://{}/status   (or: weft status)", status.address())),
@@ -145,11 +158,24 @@ async fn watch(args: DemoArgs, mut end: End) -> anyhow::Result<ExitCode> {
             ("Up after", format!("{:.1} s, {} sidecars", began.elapsed().as_secs_f64(), shop.pods().len())),
         ],
     };
+    if let Some((_, port)) = &metrics {
+        let at = format!("http://{}/   (dashboards for Grafana: manifests/grafana)", port.address());
+        head.lines.insert(2, ("Prometheus", at));
+    }
     let shown = table::show(&shop, &head, &mut end).await;
-    drop((page, status));
+    drop((page, status, metrics));
     shop.stop().await;
     eprintln!("the demo has ended, nothing is left behind");
     shown.map(|()| ExitCode::SUCCESS)
+}
+
+/// A Prometheus that scrapes the shop, and the port of this machine that leads to it.
+async fn metrics(shop: &Shop, program: &Path) -> anyhow::Result<(Prometheus, Published)> {
+    let prometheus = Prometheus::start(&shop.mesh, program, SCRAPE).await?;
+    let pods = shop.pods();
+    prometheus.scrape(pods.iter().map(Arc::as_ref))?;
+    let port = relay::free_or_any(9090, |on| shop.mesh.sandbox().publish(on, prometheus.address()))?;
+    Ok((prometheus, port))
 }
 
 /// The signals that ask to end, heard from when this is made: one that comes while nobody waits for it is not lost.
