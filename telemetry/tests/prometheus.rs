@@ -91,7 +91,7 @@ fn pods_with_a_sidecar_are_scraped_on_kubernetes_and_others_are_not() {
 
     // It waits for the whole of the timeout, whatever it has found.
     let scraped = |job: &str| {
-        let found = promtool.run(&["check", "service-discovery", "--timeout=5s", "kubernetes.yaml", job], &folder.0);
+        let found = promtool.run(&["check", "service-discovery", "--timeout=15s", "kubernetes.yaml", job], &folder.0);
         let found: Value = serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {found}"));
         let label = |labels: &Value, name: &str| labels[name].as_str().unwrap_or_default().to_owned();
         let kept =

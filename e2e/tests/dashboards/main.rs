@@ -9,6 +9,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use weft_local_mesh::prometheus::PROGRAM;
 use weft_local_mesh::{Error, Prometheus, wait};
 use weft_sandbox::testing::{self, TestResult};
 use weft_telemetry::dashboards::panel::SCRAPED;
@@ -25,6 +26,9 @@ weft_sandbox::tests! {
 const LIMIT: Duration = Duration::from_secs(180);
 
 async fn every_panel_shows_data_that_move_with_the_traffic() -> TestResult {
+    if std::env::var_os(PROGRAM).is_none() {
+        return Err(testing::skip(format!("{PROGRAM} names no Prometheus: {PROGRAM}=\"$(command -v prometheus)\"")));
+    }
     let program = Prometheus::find().map_err(|error| testing::skip(error.to_string()))?;
     let scene = Scene::start(&program).await?;
     let mut watch = Watch::of_all_dashboards();
