@@ -102,7 +102,11 @@ pub(super) fn version_of(path: &Path, flag: &str) -> Result<String> {
     let output = output.with_context(|| format!("starting {}; build or install it first", path.display()))?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned())
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    // Some say where they are, which is nobody's business.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let words: Vec<_> = line.split_whitespace().collect();
+    Ok(words.join(" ").replace(&*path.to_string_lossy(), &name))
 }
 
 /// A pair that serves.
